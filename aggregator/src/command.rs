@@ -1,0 +1,221 @@
+//! The operator's command line: `starling-aggregator …`, and the same as `starling aggregator …`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use starling_daemon::Exit;
+
+use crate::admin;
+use crate::config::AggregatorConfig;
+use crate::evaluator::Evaluator;
+
+/// The operator's verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon, or start, list, watch and stop runs on the running one
+    Run(Run),
+    /// Check a configuration file
+    Config {
+        /// What to do with it
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+    /// Show the connected devices and who was turned away
+    Devices(Ask),
+}
+
+/// `run`: without a verb it is the daemon itself.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Run {
+    /// The daemon's configuration file
+    #[arg(long)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Option<RunVerb>,
+}
+
+/// Verbs about runs, sent to the running daemon.
+#[derive(Debug, Subcommand)]
+pub enum RunVerb {
+    /// Start a run of a task
+    Start {
+        /// The task file
+        task: PathBuf,
+        /// The seed of initialisers, cohorts and batches
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Override a key of the task: key=value, keys dotted
+        #[arg(long = "set", value_parser = key_value)]
+        overrides: Vec<(String, String)>,
+        /// Which daemon
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// List all runs
+    List(Ask),
+    /// Show a run and its rounds
+    Status {
+        /// The run; the newest when not given
+        run: Option<u32>,
+        /// Which daemon
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Stop a run after the round that is being committed
+    Stop {
+        /// The run
+        run: u32,
+        /// Which daemon
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+/// How to reach the daemon and how to print its answer.
+#[derive(Debug, Args)]
+pub struct Ask {
+    /// The configuration file of the running daemon: it says where its socket is
+    #[arg(long)]
+    config: PathBuf,
+    /// Print JSON instead of words
+    #[arg(long)]
+    json: bool,
+}
+
+/// `config …`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Read it and the certificates it names, and say what is wrong
+    Check {
+        /// The file
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected key=value")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// With the whole chain of causes, for people.
+pub fn execute(command: Command, evaluator: Option<Arc<dyn Evaluator>>) -> anyhow::Result<Exit> {
+    match command {
+        Command::Run(Run { config: Some(config), verb: None }) => daemon(&config, evaluator),
+        Command::Run(Run { verb: Some(verb), .. }) => about_runs(verb),
+        Command::Run(Run { config: None, verb: None }) => {
+            anyhow::bail!("expected `run --config FILE` for the daemon, or `run start|list|status|stop`")
+        }
+        Command::Config { verb: ConfigVerb::Check { config } } => {
+            let read = AggregatorConfig::load(&config)?;
+            let credentials = starling_net::Credentials::load(&read.tls)?;
+            println!("{}: good; {} {:?}", config.display(), credentials.identity().role, credentials.identity().name);
+            Ok(Exit::Ok)
+        }
+        Command::Devices(ask) => print(&ask, &json!({ "verb": "devices" }), devices),
+    }
+}
+
+fn daemon(config: &Path, evaluator: Option<Arc<dyn Evaluator>>) -> anyhow::Result<Exit> {
+    starling_daemon::logging::init(0)?;
+    let config = AggregatorConfig::load(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async { crate::server::run(config, evaluator, starling_daemon::signals::shutdown()).await })?;
+    Ok(Exit::Ok)
+}
+
+fn about_runs(verb: RunVerb) -> anyhow::Result<Exit> {
+    match verb {
+        RunVerb::Start { task, seed, overrides, ask } => {
+            let text = std::fs::read_to_string(&task).with_context(|| format!("cannot read {}", task.display()))?;
+            let request = json!({ "verb": "run-start", "task": text, "overrides": overrides, "seed": seed });
+            print(&ask, &request, |answer| println!("run {} has begun", answer["run"]))
+        }
+        RunVerb::List(ask) => print(&ask, &json!({ "verb": "run-list" }), list),
+        RunVerb::Status { run, ask } => print(&ask, &json!({ "verb": "run-status", "run": run }), status),
+        RunVerb::Stop { run, ask } => {
+            let request = json!({ "verb": "run-stop", "run": run });
+            print(&ask, &request, |answer| println!("run {} stops", answer["run"]))
+        }
+    }
+}
+
+fn print(ask: &Ask, request: &Value, words: impl FnOnce(&Value)) -> anyhow::Result<Exit> {
+    let config = AggregatorConfig::load(&ask.config)?;
+    let answer = admin::ask(&config.admin_socket(), request)?;
+    if ask.json {
+        println!("{answer}")
+    } else {
+        words(&answer)
+    }
+    Ok(Exit::Ok)
+}
+
+fn list(answer: &Value) {
+    println!("{:>5}  {:<24} {:<9} {:>6}  {:>8}", "run", "task", "state", "rounds", "accuracy");
+    for run in answer.as_array().into_iter().flatten() {
+        println!(
+            "{:>5}  {:<24} {:<9} {:>6}  {:>8}",
+            run["run"],
+            run["name"].as_str().unwrap_or("?"),
+            run["state"].as_str().unwrap_or("?"),
+            run["rounds_committed"],
+            share(&run["test_accuracy"])
+        );
+    }
+}
+
+fn status(answer: &Value) {
+    let word = |key: &str| answer[key].as_str().unwrap_or("?").to_owned();
+    println!("run {} of {}: {}", answer["run"], word("name"), word("state"));
+    if let Some(problem) = answer["problem"].as_str() {
+        println!("  problem: {problem}");
+    }
+    println!(
+        "  version {}, {} devices connected, {} refused updates, {} bytes up, {} bytes down",
+        answer["version"], answer["devices_connected"], answer["refused"], answer["bytes_up"], answer["bytes_down"]
+    );
+    println!(
+        "{:>6} {:>8} {:>9} {:>11} {:>11} {:>10} {:>10} {:>9}",
+        "round", "updates", "wall s", "bytes up", "bytes down", "train loss", "test acc", "held out"
+    );
+    for round in answer["rounds"].as_array().into_iter().flatten() {
+        println!(
+            "{:>6} {:>8} {:>9.3} {:>11} {:>11} {:>10.4} {:>10} {:>9}",
+            round["round"],
+            format!("{}/{}", round["contributors"], round["cohort"]),
+            round["wall_s"].as_f64().unwrap_or(f64::NAN),
+            round["bytes_up"],
+            round["bytes_down"],
+            round["train_loss"].as_f64().unwrap_or(f64::NAN),
+            share(&round["test_accuracy"]),
+            share(&round["heldout_accuracy"])
+        );
+    }
+}
+
+fn devices(answer: &Value) {
+    for device in answer["devices"].as_array().into_iter().flatten() {
+        let word = |key: &str| device[key].as_str().unwrap_or("?").to_owned();
+        println!("{}  {:<20} {:<22} {}", word("device"), word("name"), word("address"), device["tasks"]);
+    }
+    for peer in answer["turned_away"].as_array().into_iter().flatten() {
+        println!(
+            "turned away: {}: {} (code {})",
+            peer["who"].as_str().unwrap_or("?"),
+            peer["reason"].as_str().unwrap_or("?"),
+            peer["code"]
+        );
+    }
+}
+
+fn share(value: &Value) -> String {
+    value.as_f64().map_or_else(|| "-".to_owned(), |share| format!("{:.2} %", share * 100.0))
+}

@@ -1,0 +1,66 @@
+//! The aggregator's configuration file.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use starling_net::{Path as NetPath, TlsFiles};
+
+/// The configuration: TOML, unknown keys refused. Relative paths start at the file's own folder.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AggregatorConfig {
+    /// Where devices connect: `0.0.0.0:4433` for every interface, port 0 for any free port (it is printed).
+    pub listen: SocketAddr,
+    /// The folder of runs, model versions and the local socket. One daemon at a time.
+    pub state_dir: PathBuf,
+    /// The CA, the aggregator's certificate and its key.
+    pub tls: TlsFiles,
+    /// `internet` (packets of at most 1,452 bytes; the default) or `loopback` (6,500).
+    #[serde(default = "internet")]
+    pub path: NetPath,
+    /// The socket of the operator's verbs; `admin.sock` in the state folder when not given. Unix paths are at most 107
+    /// bytes long.
+    #[serde(default)]
+    pub admin_socket: Option<PathBuf>,
+    /// Bytes of updates that may be in memory at once, from arrival until they are folded. Further devices wait, so more
+    /// costs memory and less costs time. At least one update of each run has to fit. Default 256 MiB.
+    #[serde(default = "staging_bytes_max")]
+    pub staging_bytes_max: u64,
+    /// Connections that are held at once, each costing about 40 KB. Default 10,000.
+    #[serde(default = "connections_max")]
+    pub connections_max: usize,
+}
+
+fn internet() -> NetPath {
+    NetPath::Internet
+}
+
+fn staging_bytes_max() -> u64 {
+    256 << 20
+}
+
+fn connections_max() -> usize {
+    10_000
+}
+
+impl AggregatorConfig {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// The message names the file and the key.
+    pub fn load(path: &Path) -> Result<Self, starling_daemon::config::ConfigError> {
+        let mut config: Self = starling_daemon::config::load(path)?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        let files = [&mut config.state_dir, &mut config.tls.ca, &mut config.tls.certificate, &mut config.tls.key];
+        for file in files.into_iter().chain(config.admin_socket.as_mut()) {
+            *file = base.join(&*file);
+        }
+        Ok(config)
+    }
+
+    /// The socket of the operator's verbs.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.admin_socket.clone().unwrap_or_else(|| self.state_dir.join("admin.sock"))
+    }
+}

@@ -1,0 +1,103 @@
+//! What reaches the hub, and from whom.
+
+use std::sync::Arc;
+
+use starling_net::Link;
+use starling_update::{Admitted, Numerics};
+use starling_wire::{Address, BlobHeader, DeviceId, Refusal, RunId, ToAggregator, ToClient};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::records::RoundRecord;
+use crate::staging::Reservation;
+use crate::worker::Loaded;
+
+/// Events that may wait for the hub. Senders wait when it is full, so it bounds memory, not work.
+pub(crate) const EVENTS_MAX: usize = 1024;
+
+/// Messages that may wait for one device. A device that reads none of them for so long is cut off.
+pub(crate) const OUTBOUND_MAX: usize = 256;
+
+/// One connection of one device: the number tells two connections of the same device apart.
+pub(crate) type SessionId = u64;
+
+/// A connected device, as the hub knows it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) device: DeviceId,
+    pub(crate) name: String,
+    pub(crate) software: String,
+    pub(crate) session: SessionId,
+    pub(crate) outbound: mpsc::Sender<ToClient>,
+    pub(crate) link: Arc<Link>,
+}
+
+/// An update that was admitted and waits for the machine's word.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    pub(crate) update: Admitted,
+    /// Held until the fold is done; dropping it lets the next body in.
+    pub(crate) _reservation: Reservation,
+}
+
+/// What an update's header is answered with: the numbers to check its body by.
+pub(crate) type HeaderReply = Result<(Address, Numerics), Refusal>;
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Connected(Peer),
+    Disconnected(DeviceId, SessionId),
+    /// Somebody was turned away before or at the hello.
+    TurnedAway {
+        who: String,
+        reason: Refusal,
+    },
+    Message(DeviceId, SessionId, ToAggregator),
+    /// May the body of this blob be read?
+    Header(DeviceId, BlobHeader, oneshot::Sender<HeaderReply>),
+    /// A body was read and checked.
+    Body(DeviceId, Address, Result<Box<Staged>, Refusal>),
+    /// Bytes of blobs that moved for a run.
+    Moved {
+        run: RunId,
+        up: u64,
+        down: u64,
+    },
+    /// The worker has a run's model in memory and on the shelf.
+    Loaded(RunId, Result<Loaded, String>),
+    /// The worker has made a version durable.
+    Committed(RunId, Result<Box<(Loaded, RoundRecord)>, String>),
+    Admin(AdminRequest, oneshot::Sender<Result<serde_json::Value, String>>),
+}
+
+/// An operator's verb.
+#[derive(Debug, serde::Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum AdminRequest {
+    /// Start a run of a task.
+    RunStart {
+        /// The task file's text.
+        task: String,
+        /// Keys to override.
+        #[serde(default)]
+        overrides: Vec<(String, String)>,
+        /// The seed; 0 when not given.
+        #[serde(default)]
+        seed: u64,
+    },
+    /// Every run, a line each.
+    RunList,
+    /// One run with its rounds; the newest when not named.
+    RunStatus {
+        /// Which.
+        #[serde(default)]
+        run: Option<u32>,
+    },
+    /// End a run after what is being committed.
+    RunStop {
+        /// Which.
+        run: u32,
+    },
+    /// The devices that are connected, and who was turned away.
+    Devices,
+}

@@ -1,0 +1,397 @@
+//! The one task that decides: it owns every run's machine and knows every device. It computes nothing and touches no disk;
+//! both are the worker's.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use starling_protocol::run::{Finish, RunMachine};
+use starling_wire::{Address, BlobHeader, DeviceId, Refusal, RunId, ToAggregator, ToClient};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::event::{AdminRequest, Event, HeaderReply, Peer};
+use crate::fleet::Fleet;
+use crate::records::{RoundRecord, RunRecord, RunState};
+use crate::run::Run;
+use crate::staging::Staging;
+use crate::worker::{Job, Loaded, Worker};
+
+/// Refusals that are kept for the operator to read; older ones are in the log.
+const REFUSALS_MAX: usize = 256;
+
+/// Runs that may be open at once: each holds a model and its accumulators.
+const RUNS_OPEN_MAX: usize = 32;
+
+/// Who was turned away, and why.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(crate) struct TurnedAway {
+    pub(crate) who: String,
+    pub(crate) code: u16,
+    pub(crate) reason: &'static str,
+}
+
+pub(crate) struct Hub {
+    worker: Worker,
+    staging: Staging,
+    fleet: Fleet,
+    runs: BTreeMap<RunId, Run>,
+    turned_away: VecDeque<TurnedAway>,
+    started: Instant,
+}
+
+impl Hub {
+    pub(crate) fn new(worker: Worker, staging: Staging, records: Vec<(RunRecord, Vec<RoundRecord>)>) -> Self {
+        let runs = records.into_iter().map(|(record, rounds)| (record.run, Run::stored(record, rounds))).collect();
+        Self { worker, staging, fleet: Fleet::default(), runs, turned_away: VecDeque::new(), started: Instant::now() }
+    }
+
+    /// Runs until `events` ends or `shutdown` is done.
+    pub(crate) async fn serve(mut self, mut events: mpsc::Receiver<Event>, shutdown: impl Future<Output = ()>) {
+        tokio::pin!(shutdown);
+        self.resume().await;
+        loop {
+            let wake_at = self.wake_at();
+            let sleep = async {
+                match wake_at {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.handle(event).await,
+                    None => break,
+                },
+                () = sleep => self.tick().await,
+                () = &mut shutdown => break,
+            }
+        }
+        self.fleet.close_all(Refusal::ShuttingDown);
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Runs that were under way when the daemon stopped go on from their last committed version.
+    async fn resume(&mut self) {
+        let running = self.runs.values_mut().filter(|run| run.record.state == RunState::Running);
+        for run in running {
+            // An attempt number is never used twice, and a crash does not say whether the last one was.
+            run.record.attempt = run.record.attempt.saturating_add(1);
+            tracing::info!(
+                run = run.record.run.0,
+                rounds_committed = run.record.rounds_committed,
+                "going on with a run"
+            );
+            self.worker.queue(Job::Note(Box::new(run.record.clone()), None)).await;
+            self.worker.queue(Job::Load(Box::new(run.record.clone()), None)).await;
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let now_ms = self.now_ms();
+        let machines = self.runs.values().filter_map(|run| run.open.as_ref());
+        let wake_ms = machines.filter_map(|open| open.machine.poll_timeout_ms(now_ms)).min()?;
+        Some(self.started + Duration::from_millis(wake_ms))
+    }
+
+    async fn tick(&mut self) {
+        let now_ms = self.now_ms();
+        for id in self.runs.keys().copied().collect::<Vec<_>>() {
+            self.with_machine(id, |machine| machine.handle_timeout(now_ms)).await;
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        let now_ms = self.now_ms();
+        match event {
+            Event::Connected(peer) => self.connected(peer),
+            Event::Disconnected(device, session) => {
+                if self.fleet.remove(device, session) {
+                    tracing::info!(device = %device, "a device is gone");
+                    self.gone(device).await;
+                }
+            }
+            Event::TurnedAway { who, reason } => {
+                tracing::warn!(peer = who, code = reason.code(), reason = reason.text(), "a peer was turned away");
+                self.turned_away.truncate(REFUSALS_MAX - 1);
+                self.turned_away.push_front(TurnedAway { who, code: reason.code(), reason: reason.text() });
+            }
+            Event::Message(device, session, message) => {
+                if self.fleet.is_current(device, session) {
+                    self.message(device, message).await;
+                }
+            }
+            Event::Header(device, header, reply) => {
+                // The stream's task may be gone; then nobody needs the answer.
+                let _ = reply.send(self.admit_header(device, &header));
+            }
+            Event::Body(device, address, Ok(staged)) => {
+                let answer =
+                    self.with_machine_now(address.run, |machine| machine.handle_update(now_ms, device, &address));
+                match answer.unwrap_or(Err(Refusal::UnknownRun)) {
+                    Ok(()) => self.worker.queue(Job::Fold(address.run, staged)).await,
+                    Err(reason) => self.refuse_update(device, address, reason),
+                }
+                self.pump(address.run).await;
+            }
+            Event::Body(device, address, Err(reason)) => {
+                self.refuse_update(device, address, reason);
+                self.with_machine(address.run, |machine| machine.handle_out(now_ms, device, &address)).await;
+            }
+            Event::Moved { run, up, down } => {
+                if let Some(run) = self.runs.get_mut(&run) {
+                    run.bytes_up += up;
+                    run.bytes_down += down;
+                }
+            }
+            Event::Loaded(id, loaded) => self.loaded(id, loaded).await,
+            Event::Committed(id, committed) => match committed {
+                Ok(committed) => self.committed(id, *committed).await,
+                Err(error) => self.fail(id, &error).await,
+            },
+            Event::Admin(request, reply) => self.admin(request, reply).await,
+        }
+    }
+
+    fn connected(&mut self, peer: Peer) {
+        tracing::info!(device = %peer.device, name = peer.name, software = peer.software, "a device is here");
+        if let Some(before) = self.fleet.insert(peer) {
+            before.link.close(Refusal::Superseded);
+        }
+    }
+
+    async fn gone(&mut self, device: DeviceId) {
+        let now_ms = self.now_ms();
+        for id in self.runs.keys().copied().collect::<Vec<_>>() {
+            self.with_machine(id, |machine| machine.handle_gone(now_ms, device)).await;
+        }
+    }
+
+    async fn message(&mut self, device: DeviceId, message: ToAggregator) {
+        let now_ms = self.now_ms();
+        match message {
+            ToAggregator::Available(available) => {
+                if available.tasks.len() > starling_wire::limits::TASKS_PER_DEVICE_MAX {
+                    return self.fleet.cut(device, Refusal::MalformedFrame);
+                }
+                // Fresh words replace old ones: tasks that are no longer offered are left.
+                self.gone(device).await;
+                self.fleet.offer(device, available.tasks);
+                for id in self.runs.keys().copied().collect::<Vec<_>>() {
+                    self.introduce(id, device).await;
+                }
+            }
+            ToAggregator::Accept(address) => tracing::debug!(device = %device, %address, "accepted"),
+            ToAggregator::Decline(address, reason) => {
+                tracing::info!(device = %device, %address, ?reason, "a device declined");
+                self.with_machine(address.run, |machine| machine.handle_out(now_ms, device, &address)).await;
+            }
+            ToAggregator::Evaluation(evaluation) => {
+                let run = evaluation.address.run;
+                self.with_machine(run, |machine| machine.handle_evaluation(now_ms, device, evaluation)).await;
+            }
+            ToAggregator::Bye => self.gone(device).await,
+            _ => self.fleet.cut(device, Refusal::UnexpectedFrame),
+        }
+    }
+
+    /// Shows a run to a device that offered itself for its task, and the device to the run.
+    async fn introduce(&mut self, id: RunId, device: DeviceId) {
+        let now_ms = self.now_ms();
+        let Some(run) = self.runs.get(&id) else { return };
+        let Some(open) = run.open.as_ref().filter(|open| !open.machine.is_finished()) else { return };
+        if !self.fleet.offers(device, &run.record.name) {
+            return;
+        }
+        self.fleet.send(device, ToClient::Plan(open.plan.clone()));
+        self.with_machine(id, |machine| machine.handle_available(now_ms, device)).await;
+    }
+
+    fn admit_header(&self, device: DeviceId, header: &BlobHeader) -> HeaderReply {
+        let open = self.runs.get(&header.run).and_then(|run| run.open.as_ref()).ok_or(Refusal::UnknownRun)?;
+        let task = open.machine.address().task;
+        let address = Address { task, run: header.run, round: header.round, attempt: header.attempt };
+        open.machine.admit_update(device, &address)?;
+        starling_update::admit_header(header, &open.loaded.numerics)?;
+        Ok((address, open.loaded.numerics.clone()))
+    }
+
+    fn refuse_update(&mut self, device: DeviceId, address: Address, reason: Refusal) {
+        tracing::warn!(device = %device, %address, code = reason.code(), reason = reason.text(), "an update was refused");
+        if let Some(run) = self.runs.get_mut(&address.run) {
+            run.refused += 1;
+        }
+        self.fleet.send(device, ToClient::Verdict(starling_wire::Verdict::Refused { address, reason }));
+    }
+
+    async fn loaded(&mut self, id: RunId, loaded: Result<Loaded, String>) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let reply = run.reply.take();
+        let loaded = match loaded {
+            Ok(loaded) if self.staging.fits(loaded.numerics.update_body_length()) => loaded,
+            Ok(loaded) => {
+                let problem = format!(
+                    "one update takes {} bytes and staging_bytes_max holds less; raise it in the aggregator's configuration",
+                    loaded.numerics.update_body_length()
+                );
+                return self.reject(id, &problem, reply).await;
+            }
+            Err(error) => return self.reject(id, &error, reply).await,
+        };
+        run.open(loaded);
+        if let Some(reply) = reply {
+            let _ = reply.send(Ok(serde_json::json!({ "run": id })));
+        }
+        for device in self.fleet.devices() {
+            self.introduce(id, device).await;
+        }
+    }
+
+    async fn reject(
+        &mut self,
+        id: RunId,
+        problem: &str,
+        reply: Option<oneshot::Sender<Result<serde_json::Value, String>>>,
+    ) {
+        tracing::error!(run = id.0, problem, "a run could not be opened");
+        match reply {
+            // It never began: nothing of it stays.
+            Some(reply) => {
+                self.runs.remove(&id);
+                self.worker.queue(Job::Close(id)).await;
+                let _ = reply.send(Err(problem.to_owned()));
+            }
+            None => self.fail(id, problem).await,
+        }
+    }
+
+    /// A run that cannot go on stays where its last version is; the operator sees why.
+    async fn fail(&mut self, id: RunId, problem: &str) {
+        tracing::error!(run = id.0, problem, "a run was stopped by an error");
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.problem = Some(problem.to_owned());
+            run.open = None;
+            for device in self.fleet.devices() {
+                self.fleet.send(device, ToClient::RunEnd(id));
+            }
+            self.worker.queue(Job::Close(id)).await;
+        }
+    }
+
+    async fn committed(&mut self, id: RunId, (loaded, round): (Loaded, RoundRecord)) {
+        let now_ms = self.now_ms();
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Some(open) = run.open.as_mut() else { return };
+        let address = open.machine.address();
+        let target = loaded.task.federation.target;
+        let reached = matches!((target, round.test_accuracy), (Some(target), Some(accuracy)) if accuracy >= target);
+        tracing::info!(
+            run = id.0,
+            round = round.round,
+            contributors = round.contributors,
+            cohort = round.cohort,
+            test_accuracy = round.test_accuracy,
+            wall_s = round.wall_s,
+            "a round is committed"
+        );
+        let version = round.version;
+        run.record = loaded.record.clone();
+        open.loaded = loaded;
+        for device in std::mem::take(&mut open.contributors) {
+            self.fleet.send(device, ToClient::Verdict(starling_wire::Verdict::Committed { address, version }));
+        }
+        run.rounds.push(round);
+        self.with_machine(id, |machine| machine.handle_committed(now_ms, reached)).await;
+    }
+
+    /// Applies an input to a run's machine and does what the machine then says.
+    async fn with_machine<T>(&mut self, id: RunId, input: impl FnOnce(&mut RunMachine) -> T) {
+        if self.with_machine_now(id, input).is_some() {
+            self.pump(id).await;
+        }
+    }
+
+    fn with_machine_now<T>(&mut self, id: RunId, input: impl FnOnce(&mut RunMachine) -> T) -> Option<T> {
+        self.runs.get_mut(&id)?.open.as_mut().map(|open| input(&mut open.machine))
+    }
+
+    async fn pump(&mut self, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        for job in run.pump(&mut self.fleet) {
+            self.worker.queue(job).await;
+        }
+        if let Some(finish) = run.finish.take() {
+            tracing::info!(run = id.0, ?finish, "a run is over");
+            run.record.state = if finish == Finish::Stopped { RunState::Stopped } else { RunState::Finished };
+            self.worker.queue(Job::Note(Box::new(run.record.clone()), None)).await;
+            self.worker.queue(Job::Close(id)).await;
+            let name = run.record.name.clone();
+            run.open = None;
+            for device in self.fleet.devices() {
+                if self.fleet.offers(device, &name) {
+                    self.fleet.send(device, ToClient::RunEnd(id));
+                }
+            }
+        }
+    }
+
+    async fn admin(&mut self, request: AdminRequest, reply: oneshot::Sender<Result<serde_json::Value, String>>) {
+        let answer = match request {
+            AdminRequest::RunStart { task, overrides, seed } => {
+                return self.start(&task, &overrides, seed, reply).await;
+            }
+            AdminRequest::RunList => Ok(self.runs.values().map(Run::summary).collect()),
+            AdminRequest::RunStatus { run } => {
+                let id = run.map(RunId).or_else(|| self.runs.keys().next_back().copied());
+                let connected = self.fleet.len();
+                id.and_then(|id| self.runs.get(&id)).map(|run| run.status(connected)).ok_or_else(|| match run {
+                    Some(run) => format!("there is no run {run}; `run list` names those there are"),
+                    None => "there is no run yet; start one with `run start TASK`".into(),
+                })
+            }
+            AdminRequest::RunStop { run } => {
+                let now_ms = self.now_ms();
+                let id = RunId(run);
+                if self.runs.get(&id).is_some_and(|run| run.open.is_some()) {
+                    self.with_machine(id, |machine| machine.handle_stop(now_ms)).await;
+                    Ok(serde_json::json!({ "run": run }))
+                } else {
+                    Err(format!("run {run} is not under way"))
+                }
+            }
+            AdminRequest::Devices => Ok(serde_json::json!({
+                "devices": self.fleet.summaries(),
+                "turned_away": self.turned_away,
+            })),
+        };
+        // The operator may have gone away.
+        let _ = reply.send(answer);
+    }
+
+    async fn start(
+        &mut self,
+        task: &str,
+        overrides: &[(String, String)],
+        seed: u64,
+        reply: oneshot::Sender<Result<serde_json::Value, String>>,
+    ) {
+        let task = match starling_spec::TaskFile::parse(task, overrides) {
+            Ok(task) => task,
+            Err(error) => {
+                let _ = reply.send(Err(error.to_string()));
+                return;
+            }
+        };
+        if self.runs.values().filter(|run| run.record.state == RunState::Running).count() >= RUNS_OPEN_MAX {
+            let _ = reply.send(Err(format!("{RUNS_OPEN_MAX} runs are open already; stop one first")));
+            return;
+        }
+        let id = RunId(self.runs.keys().next_back().map_or(1, |last| last.0 + 1));
+        let record = Run::new_record(id, &task.name, seed);
+        let mut run = Run::stored(record.clone(), Vec::new());
+        run.reply = Some(reply);
+        self.runs.insert(id, run);
+        self.worker.queue(Job::Load(Box::new(record), Some(Box::new(task)))).await;
+    }
+}

@@ -1,0 +1,45 @@
+//! The operator's daemon: it lets devices in, drives the rounds of runs, folds updates into model versions and publishes
+//! them. It does not link burn: a model is a flat vector and a manifest to it.
+//!
+//! ```text
+//!  devices ──QUIC──▶ session ──events──▶ hub ──jobs──▶ worker ──▶ store
+//!                      │  ▲               │ ▲             │
+//!                      │  └── messages ───┘ └── events ───┤
+//!                      └────── fetch ◀── shelf ◀──────────┘
+//! ```
+//!
+//! The hub decides and computes nothing; the worker thread folds, encodes and writes; sessions only move bytes. Invariants
+//! held here: 3, 4, 5, 6, 8, 12.
+
+mod admin;
+pub mod command;
+pub mod config;
+pub mod evaluator;
+mod event;
+mod fleet;
+mod hub;
+mod records;
+mod run;
+mod server;
+mod session;
+mod shelf;
+mod staging;
+mod worker;
+
+pub use admin::{AdminError, ask};
+pub use config::AggregatorConfig;
+pub use server::run;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::AggregatorConfig;
+
+    #[test]
+    fn the_sample_configuration_is_read() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("starling-aggregator.sample.toml");
+        let config = AggregatorConfig::load(&path).expect("the sample is good");
+        assert!(config.admin_socket().ends_with("state/admin.sock"));
+    }
+}

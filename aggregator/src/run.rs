@@ -1,0 +1,209 @@
+//! One run as the hub holds it: its record, its rounds, and, while it is under way, its machine.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use starling_protocol::run::{Action, Finish, Progress, RunMachine, RunSettings};
+use starling_spec::TaskKind;
+use starling_wire::{Address, DeviceId, RoundKind, RoundStart, RunId, RunPlan, TaskId, ToClient};
+use tokio::sync::oneshot;
+
+use crate::fleet::Fleet;
+use crate::records::{RoundRecord, RunRecord, RunState};
+use crate::worker::{Job, Loaded};
+
+/// A run.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) record: RunRecord,
+    pub(crate) rounds: Vec<RoundRecord>,
+    pub(crate) open: Option<Open>,
+    pub(crate) finish: Option<Finish>,
+    /// Why it cannot go on.
+    pub(crate) problem: Option<String>,
+    /// Who waits to hear that it has begun.
+    pub(crate) reply: Option<oneshot::Sender<Result<serde_json::Value, String>>>,
+    pub(crate) bytes_up: u64,
+    pub(crate) bytes_down: u64,
+    pub(crate) refused: u64,
+    counted: (u64, u64),
+}
+
+/// What a run has while it is under way.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub(crate) machine: RunMachine,
+    pub(crate) loaded: Loaded,
+    pub(crate) plan: RunPlan,
+    /// Whose updates are in the version that is being committed.
+    pub(crate) contributors: BTreeSet<DeviceId>,
+    round_started: Instant,
+    asked: Option<(Address, RoundKind)>,
+}
+
+impl Run {
+    /// The record of a run that has not begun.
+    pub(crate) fn new_record(run: RunId, name: &str, seed: u64) -> RunRecord {
+        RunRecord {
+            run,
+            name: name.to_owned(),
+            task_blob: String::new(),
+            seed,
+            state: RunState::Running,
+            rounds_committed: 0,
+            attempt: 1,
+            version: 0,
+            version_blob: String::new(),
+            master_blob: String::new(),
+        }
+    }
+
+    /// A run as its records tell it.
+    pub(crate) fn stored(record: RunRecord, rounds: Vec<RoundRecord>) -> Self {
+        Self {
+            record,
+            rounds,
+            open: None,
+            finish: None,
+            problem: None,
+            reply: None,
+            bytes_up: 0,
+            bytes_down: 0,
+            refused: 0,
+            counted: (0, 0),
+        }
+    }
+
+    /// The run's model is in memory: its rounds can begin.
+    pub(crate) fn open(&mut self, loaded: Loaded) {
+        self.record = loaded.record.clone();
+        let task = TaskId(loaded.plan.id());
+        let settings = RunSettings {
+            task,
+            run: self.record.run,
+            seed: self.record.seed,
+            federation: loaded.task.federation.clone(),
+        };
+        let progress = Progress { rounds_committed: self.record.rounds_committed, attempt: self.record.attempt };
+        let plan = RunPlan {
+            run: self.record.run,
+            owner_epoch: 1,
+            task,
+            name: self.record.name.clone(),
+            plan: loaded.plan.to_json(),
+        };
+        let machine = RunMachine::new(settings, progress);
+        self.open = Some(Open {
+            machine,
+            loaded,
+            plan,
+            contributors: BTreeSet::new(),
+            round_started: Instant::now(),
+            asked: None,
+        });
+    }
+
+    /// Does what the machine says; what is the worker's to do is returned, in order.
+    pub(crate) fn pump(&mut self, fleet: &mut Fleet) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        let run = self.record.run;
+        let Some(open) = self.open.as_mut() else { return jobs };
+        while let Some(action) = open.machine.poll_action() {
+            match action {
+                Action::Start { device, address, kind, deadline_ms } => {
+                    // A device that comes back is asked again; the round's clock goes on.
+                    if open.asked != Some((address, kind)) {
+                        open.round_started = Instant::now();
+                        open.asked = Some((address, kind));
+                    }
+                    let start = RoundStart {
+                        address,
+                        kind,
+                        base: open.loaded.reference,
+                        deadline_ms,
+                        weight_max: open.loaded.plan.update.weight_max,
+                    };
+                    fleet.send(device, ToClient::RoundStart(start));
+                }
+                Action::End { device, address, reason } => fleet.send(device, ToClient::RoundEnd(address, reason)),
+                Action::Commit { address, contributors, cohort } => {
+                    open.contributors = contributors;
+                    let round = RoundRecord {
+                        round: address.round,
+                        attempt: address.attempt,
+                        cohort: u32::try_from(cohort).unwrap_or(u32::MAX),
+                        bytes_up: self.bytes_up - self.counted.0,
+                        bytes_down: self.bytes_down - self.counted.1,
+                        ..RoundRecord::default()
+                    };
+                    self.counted = (self.bytes_up, self.bytes_down);
+                    jobs.push(Job::Commit { run, round: Box::new(round), started: open.round_started });
+                }
+                Action::Abandon { address } => {
+                    tracing::warn!(%address, "an attempt was given up: too few updates in time");
+                    self.record.attempt = address.attempt.saturating_add(1);
+                    jobs.push(Job::Discard(run));
+                    jobs.push(Job::Note(Box::new(self.record.clone()), None));
+                }
+                Action::Evaluated { address, figures } => {
+                    if let Some(round) = self.rounds.iter_mut().find(|round| round.round == address.round)
+                        && figures.examples > 0
+                    {
+                        let examples = figures.examples as f64;
+                        let classes = open.loaded.plan.kind != TaskKind::Regression;
+                        round.heldout_accuracy = classes.then_some(figures.correct as f64 / examples);
+                        round.heldout_loss = Some(figures.loss_sum / examples);
+                        jobs.push(Job::Note(Box::new(self.record.clone()), Some(Box::new(round.clone()))));
+                    }
+                }
+                Action::Finished(finish) => self.finish = Some(finish),
+            }
+        }
+        jobs
+    }
+
+    fn state(&self) -> &'static str {
+        match (self.record.state, &self.problem) {
+            (_, Some(_)) => "failed",
+            (RunState::Running, None) => "running",
+            (RunState::Finished, None) => "finished",
+            (RunState::Stopped, None) => "stopped",
+        }
+    }
+
+    /// One line of `run list`.
+    pub(crate) fn summary(&self) -> serde_json::Value {
+        serde_json::json!({
+            "run": self.record.run,
+            "name": self.record.name,
+            "state": self.state(),
+            "rounds_committed": self.record.rounds_committed,
+            "test_accuracy": self.rounds.last().and_then(|round| round.test_accuracy),
+        })
+    }
+
+    /// The answer to `run status`.
+    pub(crate) fn status(&self, devices_connected: usize) -> serde_json::Value {
+        let open = self.open.as_ref();
+        serde_json::json!({
+            "run": self.record.run,
+            "name": self.record.name,
+            "seed": self.record.seed,
+            "state": self.state(),
+            "problem": self.problem,
+            "rounds_committed": self.record.rounds_committed,
+            "rounds_total": open.map(|open| open.loaded.task.federation.rounds),
+            "round": open.map(|open| open.machine.address().round),
+            "attempt": open.map(|open| open.machine.address().attempt),
+            "parameters": open.map(|open| open.loaded.numerics.parameters()),
+            "devices_connected": devices_connected,
+            "devices_available": open.map(|open| open.machine.devices_available()),
+            "version": self.record.version,
+            "version_digest": self.record.version_blob,
+            "bytes_up": self.bytes_up,
+            "bytes_down": self.bytes_down,
+            "refused": self.refused,
+            "rounds": self.rounds,
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! One connection of one device: its control frames go to the hub, its blobs to staging, and models go out to it.
+//!
+//! A mistake of the device ends its stream or its connection, and nothing else (invariant 12).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use starling_net::{BlobError, ControlReceiver, ControlSender, IncomingBlob, Link};
+use starling_wire::{Address, BLOB_HEADER_BYTES, BlobHeader, DeviceId, Fetch, Refusal, ToAggregator, ToClient};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::event::{Event, SessionId};
+use crate::shelf::{Offer, Shelf};
+use crate::staging::Staging;
+use crate::worker::{Job, Worker};
+
+/// How long a blob may stand still before it is refused.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What every session shares.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) staging: Staging,
+    pub(crate) worker: Worker,
+}
+
+/// One device's connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    pub(crate) context: Context,
+    pub(crate) device: DeviceId,
+    pub(crate) id: SessionId,
+    pub(crate) link: Arc<Link>,
+    pub(crate) outbound: mpsc::Sender<ToClient>,
+}
+
+impl Session {
+    /// Serves the connection until it ends.
+    pub(crate) async fn serve(self, receiver: ControlReceiver<ToAggregator>) {
+        let reason = tokio::select! {
+            reason = self.read_control(receiver) => reason,
+            reason = self.read_blobs() => reason,
+            reason = self.link.closed() => {
+                tracing::debug!(device = %self.device, reason = %reason.text, "the connection ended");
+                None
+            }
+        };
+        if let Some(refusal) = reason {
+            tracing::warn!(device = %self.device, code = refusal.code(), reason = refusal.text(), "a device was cut off");
+            self.link.close(refusal);
+        }
+        let _ = self.context.events.send(Event::Disconnected(self.device, self.id)).await;
+    }
+
+    /// Returns the refusal that ends the connection, or nothing when the device said good-bye or is gone.
+    async fn read_control(&self, mut receiver: ControlReceiver<ToAggregator>) -> Option<Refusal> {
+        // One fetch at a time: a device that asks again gives the first one up.
+        let mut fetch: Option<tokio::task::JoinHandle<()>> = None;
+        loop {
+            let message = match receiver.recv().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return None,
+                Err(error) => return error.refusal(),
+            };
+            match message {
+                ToAggregator::Hello(_) => return Some(Refusal::UnexpectedFrame),
+                ToAggregator::Fetch(wanted) => {
+                    if let Some(before) = fetch.take() {
+                        before.abort();
+                    }
+                    let session = self.clone();
+                    fetch = Some(tokio::spawn(async move { session.send_model(wanted).await }));
+                }
+                message => {
+                    let event = Event::Message(self.device, self.id, message);
+                    if self.context.events.send(event).await.is_err() {
+                        return Some(Refusal::ShuttingDown);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send_model(&self, wanted: Fetch) {
+        let Some(offer) = self.context.shelf.find(wanted.run, wanted.digest, wanted.held) else {
+            let _ = self.outbound.send(ToClient::FetchRefused(wanted.digest, Refusal::UnknownBlob)).await;
+            return;
+        };
+        let Offer { kind, codec, digest, bytes } = offer;
+        let length = bytes.len() as u64;
+        let offset =
+            wanted.offset.min(length) / starling_wire::blob::RESUME_UNIT_BYTES * starling_wire::blob::RESUME_UNIT_BYTES;
+        let header = BlobHeader { kind, codec, run: wanted.run, round: 0, attempt: 0, offset, length, digest };
+        let from = usize::try_from(offset).expect("an offset within bytes in memory");
+        let body = bytes.slice(from..);
+        let sent = BLOB_HEADER_BYTES as u64 + body.len() as u64;
+        match self.link.send_blob(&header, body).await {
+            Ok(()) => {
+                let _ = self.context.events.send(Event::Moved { run: wanted.run, up: 0, down: sent }).await;
+            }
+            Err(error) => tracing::debug!(device = %self.device, error = %error, "a model was not sent to its end"),
+        }
+    }
+
+    async fn read_blobs(&self) -> Option<Refusal> {
+        loop {
+            match self.link.accept_blob().await {
+                Ok(blob) => {
+                    let session = self.clone();
+                    // QUIC allows a device `UNI_STREAMS_MAX` streams, so no more tasks than that are alive.
+                    tokio::spawn(async move { session.receive_update(blob).await });
+                }
+                Err(BlobError::Closed(_)) => return None,
+                // The header was refused: that ends the stream only.
+                Err(error) => tracing::warn!(device = %self.device, error = %error, "a blob was refused"),
+            }
+        }
+    }
+
+    async fn receive_update(&self, blob: IncomingBlob) {
+        let header = blob.header().clone();
+        let (reply, answer) = oneshot::channel();
+        if self.context.events.send(Event::Header(self.device, header.clone(), reply)).await.is_err() {
+            return;
+        }
+        let (address, numerics) = match answer.await {
+            Ok(Ok(admitted)) => admitted,
+            Ok(Err(refusal)) => return blob.refuse(refusal),
+            Err(_) => return blob.refuse(Refusal::ShuttingDown),
+        };
+        let Some(reservation) = self.context.staging.reserve(header.length).await else {
+            blob.refuse(Refusal::StagingFull);
+            return self.refused(address, Refusal::StagingFull).await;
+        };
+        match blob.receive(PROGRESS_TIMEOUT, header.length).await {
+            Ok((body, digest)) => {
+                let up = BLOB_HEADER_BYTES as u64 + body.len() as u64;
+                let _ = self.context.events.send(Event::Moved { run: header.run, up, down: 0 }).await;
+                let device = self.device;
+                self.context
+                    .worker
+                    .queue(Job::Admit { device, address, header, body, digest, numerics, reservation })
+                    .await;
+            }
+            // The device keeps its update and sends it again when it is back.
+            Err(error) => match error.cause.refusal() {
+                Some(refusal) => self.refused(address, refusal).await,
+                None => tracing::debug!(device = %self.device, error = %error, "an update did not arrive to its end"),
+            },
+        }
+    }
+
+    async fn refused(&self, address: Address, refusal: Refusal) {
+        let _ = self.context.events.send(Event::Body(self.device, address, Err(refusal))).await;
+    }
+}
+
+/// Writes what the hub has for a device, in order, until the device or the hub is gone.
+pub(crate) async fn write_control(mut sender: ControlSender<ToClient>, mut outbound: mpsc::Receiver<ToClient>) {
+    while let Some(message) = outbound.recv().await {
+        if let Err(error) = sender.send(&message).await {
+            tracing::debug!(error = %error, "a control frame could not be sent");
+            return;
+        }
+    }
+}

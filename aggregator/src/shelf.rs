@@ -1,0 +1,58 @@
+//! The model versions that devices may fetch, encoded once: every connection sends the same bytes.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use starling_wire::{BlobKind, CodecId, Digest, RunId};
+
+/// What is sent for a fetch.
+#[derive(Debug, Clone)]
+pub(crate) struct Offer {
+    pub(crate) kind: BlobKind,
+    pub(crate) codec: CodecId,
+    pub(crate) digest: Digest,
+    pub(crate) bytes: Bytes,
+}
+
+/// The newest version of one run, and how to get to it from the one before.
+#[derive(Debug)]
+struct Slot {
+    whole: Offer,
+    from_previous: Option<(Digest, Offer)>,
+}
+
+/// The newest version of each run. It holds at most one version and one difference a run: O(model).
+#[derive(Debug, Default)]
+pub(crate) struct Shelf {
+    slots: Mutex<HashMap<RunId, Slot>>,
+}
+
+impl Shelf {
+    /// Offers the version of `digest`, and `difference` (previous version, bytes) to those who hold that one.
+    pub(crate) fn put(&self, run: RunId, whole: (CodecId, Digest, Bytes), difference: Option<(Digest, Bytes)>) {
+        let (codec, digest, bytes) = whole;
+        let whole = Offer { kind: BlobKind::Model, codec, digest, bytes };
+        let from_previous = difference.map(|(held, bytes)| {
+            let digest = Digest::of(&bytes);
+            (held, Offer { kind: BlobKind::Difference, codec, digest, bytes })
+        });
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.insert(run, Slot { whole, from_previous });
+    }
+
+    /// What to send to a device that wants `wanted` and holds `held`.
+    pub(crate) fn find(&self, run: RunId, wanted: Digest, held: Option<Digest>) -> Option<Offer> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = slots.get(&run).filter(|slot| slot.whole.digest == wanted)?;
+        match &slot.from_previous {
+            Some((previous, offer)) if Some(*previous) == held => Some(offer.clone()),
+            _ => Some(slot.whole.clone()),
+        }
+    }
+
+    /// The run has no more versions to offer.
+    pub(crate) fn remove(&self, run: RunId) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
+    }
+}

@@ -1,0 +1,289 @@
+//! The thread that does the aggregator's CPU and disk work, so that no tokio worker ever waits for a fold or an fsync.
+//!
+//! Jobs come in one queue and are done in order: a commit comes after the folds that it contains. The thread owns each
+//! run's float master, its running fold and the store.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use starling_protocol::run::cohort_max;
+use starling_spec::{CodecSpec, TaskFile, TaskPlan};
+use starling_store::Store;
+use starling_update::{Fold, Numerics, Version, admit, difference};
+use starling_wire::{Address, BlobHeader, DeviceId, Digest, ModelRef, RunId};
+use tokio::sync::mpsc;
+
+use crate::evaluator::Evaluator;
+use crate::event::{Event, Staged};
+use crate::records::{self, RoundRecord, RunRecord};
+use crate::shelf::Shelf;
+use crate::staging::Reservation;
+
+/// Jobs that may wait. Bodies among them are bounded by the staging budget already.
+const JOBS_MAX: usize = 1024;
+
+/// What the hub has to know of a run that the worker has in memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    pub(crate) record: RunRecord,
+    pub(crate) plan: Arc<TaskPlan>,
+    pub(crate) task: Arc<TaskFile>,
+    pub(crate) numerics: Numerics,
+    pub(crate) reference: ModelRef,
+}
+
+/// What there is to do.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Bring a run into memory: from its record, or, where it has no version yet, from its initialiser.
+    Load(Box<RunRecord>, Option<Box<TaskFile>>),
+    /// Check a body.
+    Admit {
+        device: DeviceId,
+        address: Address,
+        header: BlobHeader,
+        body: Bytes,
+        digest: Digest,
+        numerics: Numerics,
+        reservation: Reservation,
+    },
+    /// Add an update to the run's fold.
+    Fold(RunId, Box<Staged>),
+    /// Forget what was folded since the last commit.
+    Discard(RunId),
+    /// Make the next version, durably. The record says what is known already.
+    Commit { run: RunId, round: Box<RoundRecord>, started: Instant },
+    /// Write where a run stands.
+    Note(Box<RunRecord>, Option<Box<RoundRecord>>),
+    /// The run needs no memory any more.
+    Close(RunId),
+}
+
+/// The way to the worker.
+#[derive(Debug, Clone)]
+pub(crate) struct Worker {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Worker {
+    /// Starts the thread. It ends when every handle to it is gone and its queue is empty; joining it then means that all
+    /// that was asked for is on disk.
+    pub(crate) fn start(
+        store: Arc<Store>,
+        shelf: Arc<Shelf>,
+        evaluator: Option<Arc<dyn Evaluator>>,
+        events: mpsc::WeakSender<Event>,
+    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        let (jobs, mut queue) = mpsc::channel(JOBS_MAX);
+        let mut state = State { store, shelf, evaluator, models: HashMap::new() };
+        let thread = std::thread::Builder::new().name("worker".into()).spawn(move || {
+            while let Some(job) = queue.blocking_recv() {
+                // Without a hub nobody wants the answer, but the disk still does.
+                if let Some(event) = state.work(job)
+                    && let Some(events) = events.upgrade()
+                {
+                    let _ = events.blocking_send(event);
+                }
+            }
+        })?;
+        Ok((Self { jobs }, thread))
+    }
+
+    /// Queues a job; waits while the queue is full.
+    pub(crate) async fn queue(&self, job: Job) {
+        // The thread outlives its handles, so the queue is never closed while one of them exists.
+        let _ = self.jobs.send(job).await;
+    }
+}
+
+struct State {
+    store: Arc<Store>,
+    shelf: Arc<Shelf>,
+    evaluator: Option<Arc<dyn Evaluator>>,
+    models: HashMap<RunId, Model>,
+}
+
+/// A run in memory: 4 bytes a parameter of master, the encoded version, and 8 of accumulators while a round is under way.
+struct Model {
+    loaded: Loaded,
+    version: Version,
+    fold: Option<Fold>,
+    loss_sum: f64,
+}
+
+impl State {
+    fn work(&mut self, job: Job) -> Option<Event> {
+        match job {
+            Job::Load(record, task) => {
+                let run = record.run;
+                let loaded = self.load(*record, task.map(|task| *task)).map_err(|error| chain(&*error));
+                Some(Event::Loaded(run, loaded))
+            }
+            Job::Admit { device, address, header, body, digest, numerics, reservation } => {
+                let staged = admit(device, &header, body, digest, &numerics)
+                    .map(|update| Box::new(Staged { update, _reservation: reservation }));
+                Some(Event::Body(device, address, staged))
+            }
+            Job::Fold(run, staged) => {
+                if let Some(model) = self.models.get_mut(&run) {
+                    let fold = model.fold.get_or_insert_with(|| Fold::new(&model.loaded.numerics));
+                    let report = staged.update.report();
+                    let (weight, loss) = (f64::from(report.weight), f64::from(report.train_loss));
+                    fold.add(&staged.update).expect("the machine admits a device once a round (invariant 2)");
+                    model.loss_sum += weight * loss;
+                }
+                None
+            }
+            Job::Discard(run) => {
+                if let Some(model) = self.models.get_mut(&run) {
+                    model.fold = None;
+                    model.loss_sum = 0.0;
+                }
+                None
+            }
+            Job::Commit { run, round, started } => {
+                let committed = self.commit(run, *round, started).map_err(|error| chain(&*error));
+                Some(Event::Committed(run, committed.map(Box::new)))
+            }
+            Job::Note(record, round) => {
+                if let Err(error) = records::write(&self.store, &record, round.as_deref()) {
+                    tracing::error!(run = record.run.0, error = chain(&error), "a record could not be written");
+                }
+                None
+            }
+            Job::Close(run) => {
+                self.models.remove(&run);
+                self.shelf.remove(run);
+                None
+            }
+        }
+    }
+
+    fn load(&mut self, mut record: RunRecord, task: Option<TaskFile>) -> Result<Loaded, Box<dyn std::error::Error>> {
+        let task = match task {
+            Some(task) => {
+                let json = serde_json::to_vec(&task)?;
+                record.task_blob = Digest::of(&json).to_string();
+                self.store.put_blob(&record.task_blob, &json)?;
+                task
+            }
+            None => serde_json::from_slice(&self.blob(&record.task_blob)?)?,
+        };
+        let plan = Arc::new(TaskPlan::new(&task, record.seed)?);
+        let manifest = plan.manifest()?;
+        let count = manifest.len();
+        let numerics = Numerics::new(&plan.update, count, cohort_max(&task.federation))?;
+        let master = if record.master_blob.is_empty() {
+            starling_spec::init::initial_parameters(&manifest, plan.seed)
+        } else {
+            let bytes = self.blob(&record.master_blob)?;
+            let (values, rest) = bytes.as_chunks::<4>();
+            if values.len() != count || !rest.is_empty() {
+                return Err(format!("the stored model has {} bytes, expected 4 × {count}", bytes.len()).into());
+            }
+            values.iter().map(|value| f32::from_le_bytes(*value)).collect()
+        };
+        let version = Version::publish(record.version, master, plan.update.down)?;
+        if record.master_blob.is_empty() {
+            self.store_version(&mut record, &version)?;
+            records::write(&self.store, &record, None)?;
+        } else if record.version_blob != version.digest().to_string() {
+            return Err("the stored model does not encode to the version that was published".into());
+        }
+        let reference = version.reference();
+        let loaded = Loaded { record, plan, task: Arc::new(task), numerics, reference };
+        self.shelf.put(loaded.record.run, (reference.codec, reference.digest, version.encoded().clone()), None);
+        let model = Model { loaded: loaded.clone(), version, fold: None, loss_sum: 0.0 };
+        self.models.insert(loaded.record.run, model);
+        Ok(loaded)
+    }
+
+    fn blob(&self, digest: &str) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+        Ok(self.store.get_blob(digest)?.ok_or_else(|| format!("the blob {digest} is missing from the state folder"))?)
+    }
+
+    /// Writes the version's blobs and names them in the record; the record itself is written by the caller, after.
+    fn store_version(&self, record: &mut RunRecord, version: &Version) -> Result<(), Box<dyn std::error::Error>> {
+        let digest = version.digest().to_string();
+        self.store.put_blob(&digest, version.encoded())?;
+        record.version = version.number();
+        record.version_blob = digest;
+        // In f32 the published bytes are the master's: one file serves both.
+        record.master_blob = if version.codec() == CodecSpec::F32 {
+            record.version_blob.clone()
+        } else {
+            let master: Vec<u8> = version.master().iter().flat_map(|value| value.to_le_bytes()).collect();
+            let digest = Digest::of(&master).to_string();
+            self.store.put_blob(&digest, &master)?;
+            digest
+        };
+        Ok(())
+    }
+
+    /// Blobs first, then the record that names them (invariant 4), then the shelf; the old blobs go last.
+    fn commit(
+        &mut self,
+        run: RunId,
+        mut round: RoundRecord,
+        started: Instant,
+    ) -> Result<(Loaded, RoundRecord), Box<dyn std::error::Error>> {
+        let mut model = self.models.remove(&run).ok_or("the run is not in memory")?;
+        let fold = model.fold.take().ok_or("nothing was folded")?;
+        round.weight = fold.weight_sum();
+        round.contributors = u32::try_from(fold.contributors().len()).unwrap_or(u32::MAX);
+        round.train_loss = model.loss_sum / (round.weight as f64).max(1.0);
+        model.loss_sum = 0.0;
+
+        let plan = Arc::clone(&model.loaded.plan);
+        let old = (model.version.digest(), model.version.encoded().clone());
+        let number = model.version.number() + 1;
+        let mut master = model.version.into_master();
+        fold.apply_mean(&mut master);
+        drop(fold);
+        let version = Version::publish(number, master, plan.update.down)?;
+        round.version = number;
+        if let Some(evaluator) = &self.evaluator {
+            let figures = evaluator.evaluate(&plan, &version.decoded())?;
+            round.test_accuracy = figures.accuracy;
+            round.test_loss = Some(figures.loss);
+        }
+
+        let before = model.loaded.record.clone();
+        let record = &mut model.loaded.record;
+        self.store_version(record, &version)?;
+        record.rounds_committed = round.round;
+        record.attempt = 1;
+        round.wall_s = started.elapsed().as_secs_f64();
+        records::write(&self.store, record, Some(&round))?;
+        round.wall_s = started.elapsed().as_secs_f64();
+        for blob in [&before.version_blob, &before.master_blob] {
+            if *blob != record.version_blob && *blob != record.master_blob {
+                self.store.remove_blob(blob)?;
+            }
+        }
+
+        let reference = version.reference();
+        let wanted = model.loaded.task.update.difference && plan.update.down != CodecSpec::F32;
+        let difference = wanted.then(|| difference::encode(&old.1, version.encoded())).flatten();
+        let whole = (reference.codec, reference.digest, version.encoded().clone());
+        self.shelf.put(run, whole, difference.map(|bytes| (old.0, Bytes::from(bytes))));
+        model.loaded.reference = reference;
+        model.version = version;
+        let loaded = model.loaded.clone();
+        self.models.insert(run, model);
+        Ok((loaded, round))
+    }
+}
+
+/// An error and what caused it, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,263 @@
+//! The CA: an offline root, an issuing key, and the leaves that it signs.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
+};
+use starling_wire::{DeviceId, Identity};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use crate::error::CertsError;
+use crate::files::{self, Secrecy};
+use crate::inspect;
+use crate::key::{self, Key};
+use crate::{NAME_CHARACTERS_MAX, SERVER_NAME};
+
+const ROOT_DAYS: u32 = 3653;
+const ISSUING_DAYS: u32 = 731;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A new certificate starts this much in the past, for peers whose clock is late.
+const CLOCK_SKEW: Duration = Duration::from_secs(300);
+
+const ROOT_KEY: &str = "root.key";
+const ROOT_CERTIFICATE: &str = "root.pem";
+const ISSUING_KEY: &str = "issuing.key";
+const ISSUING_CERTIFICATE: &str = "issuing.pem";
+const TRUST_ANCHORS: &str = "ca.pem";
+
+/// When a certificate is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// The first instant.
+    pub not_before: SystemTime,
+    /// The last instant.
+    pub not_after: SystemTime,
+}
+
+impl Validity {
+    /// From now, less five minutes for late clocks, for `days`.
+    pub fn days(days: u32) -> Self {
+        let now = SystemTime::now();
+        Self { not_before: now - CLOCK_SKEW, not_after: now + DAY * days }
+    }
+
+    fn bounds(self) -> Result<(OffsetDateTime, OffsetDateTime), CertsError> {
+        let instant = |time: SystemTime| {
+            let seconds = time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+            OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()
+        };
+        match (instant(self.not_before), instant(self.not_after)) {
+            (Some(start), Some(end)) if start < end => Ok((start, end)),
+            _ => Err(CertsError::Validity),
+        }
+    }
+}
+
+/// A CA that can sign leaves: the issuing key and its chain. The root's key is never held by it.
+///
+/// Not `Debug`: it holds a key.
+pub struct Authority {
+    issuer: Issuer<'static, Key>,
+    issuing_pem: String,
+    issuing_not_after: OffsetDateTime,
+    root_pem: String,
+}
+
+/// A CA just made, with the root's key still at hand.
+struct Founded {
+    authority: Authority,
+    root_key_pem: Zeroizing<String>,
+    issuing_key_pem: Zeroizing<String>,
+}
+
+impl Authority {
+    /// Makes a CA in `folder`: `root.key`, `root.pem`, `issuing.key`, `issuing.pem`, and `ca.pem`, which is what the fleet trusts.
+    ///
+    /// `root.key` is needed only to sign the next issuing certificate: move it offline.
+    ///
+    /// # Errors
+    /// [`CertsError::Exists`] if one of the files is there, [`CertsError::File`] if one cannot be written.
+    pub fn create(folder: &Path) -> Result<Self, CertsError> {
+        let Founded { authority, root_key_pem, issuing_key_pem } = Self::found()?;
+        let files = [
+            (ROOT_KEY, Secrecy::Secret, root_key_pem.as_str()),
+            (ISSUING_KEY, Secrecy::Secret, issuing_key_pem.as_str()),
+            (ROOT_CERTIFICATE, Secrecy::Public, &authority.root_pem),
+            (ISSUING_CERTIFICATE, Secrecy::Public, &authority.issuing_pem),
+            (TRUST_ANCHORS, Secrecy::Public, &authority.root_pem),
+        ];
+        files::write_all(folder, &files)?;
+        Ok(authority)
+    }
+
+    /// Opens the CA in `folder`. The root's key may be elsewhere.
+    ///
+    /// # Errors
+    /// If a file is missing, is not what its name says, or a key can be read by others than its owner.
+    pub fn open(folder: &Path) -> Result<Self, CertsError> {
+        let key_path = folder.join(ISSUING_KEY);
+        let key = Key::from_pem(&files::read(&key_path, Secrecy::Secret)?)
+            .ok_or(CertsError::Content { path: key_path.clone(), expected: "Ed25519 private key of an authority" })?;
+        let read = |name| files::read(&folder.join(name), Secrecy::Public).map(|text| text.as_str().to_owned());
+        let root_pem = read(ROOT_CERTIFICATE)?;
+        let issuing_pem = read(ISSUING_CERTIFICATE)?;
+        let content = || CertsError::Content { path: folder.join(ISSUING_CERTIFICATE), expected: "CA certificate" };
+        let chain = inspect::parse(&issuing_pem)?;
+        let issuing = chain.first().filter(|certificate| certificate.ca).ok_or_else(content)?;
+        if issuing.public_key_sha256 != inspect::sha256_hex(&key.subject_public_key_info()) {
+            return Err(CertsError::KeyMismatch { path: key_path });
+        }
+        let issuing_not_after = issuing.not_after_time().ok_or_else(content)?;
+        let issuer = Issuer::from_ca_cert_pem(&issuing_pem, key).map_err(CertsError::Build)?;
+        Ok(Self { issuer, issuing_pem, issuing_not_after, root_pem })
+    }
+
+    /// A CA that leaves nothing behind: for tests and for demonstrations on one machine.
+    ///
+    /// # Errors
+    /// [`CertsError::Entropy`] if the system gives none.
+    pub fn in_memory() -> Result<Self, CertsError> {
+        Ok(Self::found()?.authority)
+    }
+
+    fn found() -> Result<Founded, CertsError> {
+        let mark: String = key::random::<4>()?.iter().map(|byte| format!("{byte:02x}")).collect();
+        let root_key = Key::generate()?;
+        let issuing_key = Key::generate()?;
+        let root_key_pem = root_key.to_pem();
+        let issuing_key_pem = issuing_key.to_pem();
+        let root_params = ca_params(&format!("Starling root {mark}"), ROOT_DAYS, 1)?;
+        let issuing_params = ca_params(&format!("Starling issuing {mark}"), ISSUING_DAYS, 0)?;
+        let root_pem = root_params.self_signed(&root_key).map_err(CertsError::Build)?.pem();
+        let root = Issuer::new(root_params, root_key);
+        let issuing_pem = issuing_params.signed_by(&issuing_key, &root).map_err(CertsError::Build)?.pem();
+        let issuing_not_after = issuing_params.not_after;
+        let issuer = Issuer::new(issuing_params, issuing_key);
+        Ok(Founded {
+            authority: Self { issuer, issuing_pem, issuing_not_after, root_pem },
+            root_key_pem,
+            issuing_key_pem,
+        })
+    }
+
+    /// The certificates that the fleet trusts, in PEM: the root alone.
+    pub fn ca_pem(&self) -> &str {
+        &self.root_pem
+    }
+
+    /// A new key, and a certificate that vouches that its holder is `identity`.
+    ///
+    /// # Errors
+    /// If the name fits in no certificate, or the validity is empty or ends after the issuing certificate's.
+    pub fn issue(&self, identity: &Identity, validity: Validity) -> Result<Issued, CertsError> {
+        check_name(&identity.name)?;
+        let (not_before, not_after) = validity.bounds()?;
+        if not_after > self.issuing_not_after {
+            return Err(CertsError::OutlivesIssuer {
+                wanted: inspect::date(not_after),
+                issuer: inspect::date(self.issuing_not_after),
+            });
+        }
+        let mut params = CertificateParams::default();
+        params.not_before = not_before;
+        params.not_after = not_after;
+        params.serial_number = Some(serial()?);
+        params.distinguished_name = common_name(&identity.name);
+        params.subject_alt_names = vec![
+            SanType::URI(identity.uri().try_into().map_err(CertsError::Build)?),
+            SanType::DnsName(SERVER_NAME.try_into().map_err(CertsError::Build)?),
+        ];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        let key = Key::generate()?;
+        let leaf = params.signed_by(&key, &self.issuer).map_err(CertsError::Build)?;
+        Ok(Issued {
+            certificate_pem: format!("{}{}", leaf.pem(), self.issuing_pem),
+            key_pem: key.to_pem(),
+            ca_pem: self.root_pem.clone(),
+        })
+    }
+
+    /// A new id from the system's entropy.
+    ///
+    /// # Errors
+    /// [`CertsError::Entropy`] if the system gives none.
+    pub fn new_id() -> Result<DeviceId, CertsError> {
+        Ok(DeviceId(key::random()?))
+    }
+}
+
+/// A certificate and its key. Not `Debug`: it holds a key, which is wiped on drop.
+pub struct Issued {
+    /// The leaf and the issuing certificate.
+    pub certificate_pem: String,
+    /// The private key, PKCS #8.
+    pub key_pem: Zeroizing<String>,
+    /// What the holder trusts: the root.
+    pub ca_pem: String,
+}
+
+impl Issued {
+    /// Writes `certificate.pem`, `key.pem` (mode 0600) and `ca.pem` into `folder`, which is made if it is missing.
+    ///
+    /// # Errors
+    /// [`CertsError::Exists`] if one of them is there: nothing is written then.
+    pub fn write(&self, folder: &Path) -> Result<(), CertsError> {
+        files::write_all(
+            folder,
+            &[
+                ("key.pem", Secrecy::Secret, &self.key_pem),
+                ("certificate.pem", Secrecy::Public, &self.certificate_pem),
+                ("ca.pem", Secrecy::Public, &self.ca_pem),
+            ],
+        )
+    }
+}
+
+fn ca_params(name: &str, days: u32, path_length: u8) -> Result<CertificateParams, CertsError> {
+    let mut params = CertificateParams::default();
+    (params.not_before, params.not_after) = Validity::days(days).bounds()?;
+    params.serial_number = Some(serial()?);
+    params.distinguished_name = common_name(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}
+
+/// 128 random bits; the top one is cleared and the next one set, so that the number is positive and of constant length
+/// (RFC 5280, section 4.1.2.2).
+fn serial() -> Result<SerialNumber, CertsError> {
+    let mut bytes = key::random::<16>()?;
+    bytes[0] = bytes[0] & 0x3f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
+}
+
+fn check_name(name: &str) -> Result<(), CertsError> {
+    let problem = if name.is_empty() {
+        "is empty"
+    } else if name.chars().count() > NAME_CHARACTERS_MAX {
+        "has more than 64 characters"
+    } else if name.chars().any(char::is_control) {
+        "holds a control character"
+    } else {
+        return Ok(());
+    };
+    Err(CertsError::Name { name: name.chars().take(80).collect(), problem })
+}
+
+#[cfg(test)]
+mod tests;

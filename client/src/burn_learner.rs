@@ -1,0 +1,139 @@
+//! Training on the device's own data with burn.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use starling_data::{Dataset, load, partition, split_holdout};
+use starling_model::{Network, TrainPath};
+use starling_wire::UpdateReport;
+
+use crate::config::TaskBinding;
+use crate::learner::{Job, LearnError, Learner, Trained};
+
+/// Trains the plan's network on the data that the configuration binds to the task.
+///
+/// The network and the data are built at the first job of a task and kept for its next one; a job of another task, or
+/// [`Learner::release`], drops them. The same plan, device, rows and round give the same bytes as `starling simulate`
+/// (invariant 11): batch order and masks are keyed by (seed, device, round), and nothing else is random.
+pub struct BurnLearner {
+    bindings: Vec<TaskBinding>,
+    prepared: Mutex<Option<Prepared>>,
+}
+
+/// What the jobs of one task share.
+struct Prepared {
+    plan: [u8; 16],
+    network: Network,
+    data: Dataset,
+    train: Vec<u32>,
+    holdout: Vec<u32>,
+}
+
+impl BurnLearner {
+    /// A learner for these tasks. No file is opened before the first job.
+    pub fn new(bindings: Vec<TaskBinding>) -> Self {
+        Self { bindings, prepared: Mutex::new(None) }
+    }
+
+    fn prepare(&self, job: &Job) -> Result<Prepared, LearnError> {
+        let plan = &job.plan;
+        let binding = self.bindings.iter().find(|binding| binding.name == plan.name);
+        let binding = binding.ok_or_else(|| LearnError::NoData("it is not in the configuration".to_owned()))?;
+        let mut section = binding.data.clone();
+        // What the data mean is the task's to say, so that all devices read alike. The test set is the aggregator's.
+        section.scale = plan.scale;
+        section.shape.clone_from(&plan.shape);
+        section.test = None;
+        section.test_labels = None;
+        if plan.kind == starling_spec::TaskKind::NextToken {
+            section.context = plan.shape.first().copied();
+        }
+        let failed = |error: starling_data::DataError| LearnError::NoData(error.to_string());
+        let loaded = load(&section, plan.kind, &plan.shape, Path::new(""), plan.seed).map_err(failed)?;
+        let data = match binding.partition {
+            None => loaded.train,
+            Some(part) => {
+                let parts = partition(&loaded, part.how, Some(part.devices), part.seed).map_err(failed)?;
+                let rows = usize::try_from(part.index).ok().and_then(|index| parts.get(index));
+                let rows = rows.ok_or_else(|| {
+                    LearnError::NoData(format!("partition.index is {} of {} parts", part.index, parts.len()))
+                })?;
+                // Only this device's rows stay in memory; they are scaled like the whole.
+                loaded.keep(rows).train
+            }
+        };
+        let rows = u32::try_from(data.len()).map_err(|_| LearnError::NoData("more than 2^32 rows".to_owned()))?;
+        let rows: Vec<u32> = (0..rows).collect();
+        let (train, holdout) = split_holdout(&rows, plan.holdout, plan.seed, job.device_key());
+        if train.is_empty() {
+            return Err(LearnError::NoData("this device's part of the data is empty".to_owned()));
+        }
+        let network = Network::new(plan).map_err(|error| LearnError::Plan(Box::new(error)))?;
+        tracing::info!(task = plan.name, rows = train.len(), held_out = holdout.len(), "data and network are ready");
+        Ok(Prepared { plan: plan.id(), network, data, train, holdout })
+    }
+
+    fn with<T>(
+        &self,
+        job: &Job,
+        work: impl FnOnce(&mut Prepared) -> Result<T, LearnError>,
+    ) -> Result<T, LearnError> {
+        // A job that panicked has left the network in an unknown state; what is behind the lock is then built anew.
+        let poisoned = self.prepared.is_poisoned();
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if poisoned || prepared.as_ref().is_some_and(|prepared| prepared.plan != job.plan.id()) {
+            *prepared = None;
+            self.prepared.clear_poison();
+        }
+        if prepared.is_none() {
+            *prepared = Some(self.prepare(job)?);
+        }
+        work(prepared.as_mut().expect("it was filled above"))
+    }
+}
+
+impl Learner for BurnLearner {
+    fn tasks(&self) -> Vec<String> {
+        self.bindings.iter().map(|binding| binding.name.clone()).collect()
+    }
+
+    fn train(&self, job: &Job, base: Vec<f32>, stop: &AtomicBool) -> Result<Trained, LearnError> {
+        self.with(job, |prepared| {
+            let mut delta = base.clone();
+            let path = TrainPath { device: job.device_key(), round: u64::from(job.address.round) };
+            let outcome = prepared
+                .network
+                .train(&mut delta, &prepared.data, &prepared.train, path, stop)
+                .map_err(|error| LearnError::Failed(Box::new(error)));
+            if stop.load(Ordering::Relaxed) {
+                return Err(LearnError::Stopped);
+            }
+            let outcome = outcome?;
+            delta.iter_mut().zip(&base).for_each(|(trained, base)| *trained -= base);
+            let report = UpdateReport {
+                weight: outcome.examples.min(job.weight_max),
+                train_loss: outcome.loss_mean,
+                steps: outcome.steps,
+            };
+            Ok(Trained { delta, report })
+        })
+    }
+
+    fn evaluate(&self, job: &Job, base: Vec<f32>) -> Result<(u64, u64, f64), LearnError> {
+        self.with(job, |prepared| {
+            if prepared.holdout.is_empty() {
+                return Err(LearnError::NoData("no row is held out".to_owned()));
+            }
+            let evaluated = prepared
+                .network
+                .evaluate(&base, &prepared.data, &prepared.holdout)
+                .map_err(|error| LearnError::Failed(Box::new(error)))?;
+            Ok((evaluated.examples, evaluated.correct, evaluated.loss_sum))
+        })
+    }
+
+    fn release(&self) {
+        *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}

@@ -1,0 +1,208 @@
+//! The client's command line: `starling-client …`, and the same as `starling client …`.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use starling_daemon::exit::Exit;
+use starling_net::Credentials;
+use starling_store::StoreError;
+
+use crate::agent::ClientError;
+use crate::burn_learner::BurnLearner;
+use crate::config::ClientConfig;
+use crate::learner::{Learner, with_causes};
+use crate::status::{Connection, Status};
+
+/// Arguments of the client.
+#[derive(Debug, Args)]
+pub struct ClientCommand {
+    /// Say more; twice for everything. The variable STARLING_LOG has the last word.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The client's verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Connect to the aggregator and take part in rounds until SIGTERM or SIGINT. Exit code 3: refused for good at the first connection.
+    Run {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// What the client of this configuration is doing.
+    Status {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// Print JSON, to a file when one is named.
+        #[arg(long, num_args = 0..=1, value_name = "FILE")]
+        json: Option<Option<PathBuf>>,
+    },
+}
+
+/// What can be done with a configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Read the configuration and the certificate as `run` would, without connecting. Exit code 2: something is wrong.
+    Check {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// Print JSON, to a file when one is named.
+        #[arg(long, num_args = 0..=1, value_name = "FILE")]
+        json: Option<Option<PathBuf>>,
+    },
+}
+
+/// Does what the arguments say.
+pub fn run(command: ClientCommand) -> Exit {
+    match command.verb {
+        Verb::Run { config } => match load(&config) {
+            Ok(config) => {
+                let learner = Arc::new(BurnLearner::new(config.task.clone()));
+                run_with(config, learner, command.verbose)
+            }
+            Err(exit) => exit,
+        },
+        Verb::Config(ConfigVerb::Check { config, json }) => check(&config, json),
+        Verb::Status { config, json } => match load(&config) {
+            Ok(config) => status(&config, json),
+            Err(exit) => exit,
+        },
+    }
+}
+
+/// Runs the client with any learner, in a runtime of its own on this thread. For this command, and for a bench.
+pub fn run_with(config: ClientConfig, learner: Arc<dyn Learner>, verbose: u8) -> Exit {
+    if let Err(error) = starling_daemon::logging::init(verbose) {
+        return complain(&error, Exit::Usage);
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, Exit::Failure),
+    };
+    let result = runtime.block_on(async {
+        let shutdown = starling_daemon::signals::shutdown();
+        crate::agent::run(config, learner, shutdown).await
+    });
+    match result {
+        Ok(()) => Exit::Ok,
+        Err(error) => {
+            let exit = exit_of(&error);
+            complain(&error, exit)
+        }
+    }
+}
+
+fn exit_of(error: &ClientError) -> Exit {
+    match error {
+        ClientError::Refused(_) => Exit::Refused,
+        ClientError::Credentials(_) | ClientError::Role(_) => Exit::Usage,
+        ClientError::State { source: StoreError::InUse(_), .. } => Exit::InUse,
+        ClientError::State { .. } | ClientError::Bind(_) => Exit::Failure,
+    }
+}
+
+fn load(path: &Path) -> Result<ClientConfig, Exit> {
+    ClientConfig::load(path).map_err(|error| complain(&error, Exit::Usage))
+}
+
+/// What `config check --json` prints.
+#[derive(Debug, Serialize)]
+struct Checked {
+    name: String,
+    device: String,
+    aggregator: String,
+    tasks: Vec<String>,
+    certificate_valid_until_unix_s: i64,
+}
+
+fn check(path: &Path, json: Option<Option<PathBuf>>) -> Exit {
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let credentials = match Credentials::load(&config.tls) {
+        Ok(credentials) => credentials,
+        Err(error) => return complain(&error, Exit::Usage),
+    };
+    let identity = credentials.identity();
+    if identity.role != starling_wire::Role::Device {
+        return complain(&ClientError::Role(identity.role), Exit::Usage);
+    }
+    let checked = Checked {
+        name: identity.name.clone(),
+        device: identity.id.to_string(),
+        aggregator: config.aggregator.to_string(),
+        tasks: config.task.iter().map(|task| task.name.clone()).collect(),
+        certificate_valid_until_unix_s: credentials.valid_until_unix_s(),
+    };
+    print(&checked, json, || {
+        let Checked { name, device, aggregator, tasks, .. } = &checked;
+        format!("device      {name} ({device})\naggregator  {aggregator}\ntasks       {}", tasks.join(", "))
+    })
+}
+
+fn status(config: &ClientConfig, json: Option<Option<PathBuf>>) -> Exit {
+    match Status::read(&config.state_dir) {
+        Ok(status) => print(&status, json, || describe(&status)),
+        Err(error) => {
+            eprintln!("no client has run with the state folder {}", config.state_dir.display());
+            complain(&error, Exit::Failure)
+        }
+    }
+}
+
+fn describe(status: &Status) -> String {
+    let connection = match status.connection {
+        Connection::Connecting => "connecting",
+        Connection::Connected => "connected",
+        Connection::Refused => "refused",
+        Connection::Stopped => "stopped",
+    };
+    let mut lines = vec![
+        format!("device      {} ({})", status.name, status.device),
+        format!("aggregator  {} ({connection})", status.aggregator),
+        format!("updates     {} committed, {} refused", status.updates_committed, status.updates_refused),
+        format!("memory      {:.1} MB", status.rss_mb),
+    ];
+    lines.extend(status.problem.iter().map(|problem| format!("problem     {problem}")));
+    let runs = status.runs.iter().map(|(run, about)| format!("run {run:<8}{} round {}", about.task, about.round));
+    lines.extend(runs);
+    lines.join("\n")
+}
+
+/// stdout is data: JSON where it is asked for, words otherwise.
+fn print(value: &impl Serialize, json: Option<Option<PathBuf>>, words: impl FnOnce() -> String) -> Exit {
+    let text = match &json {
+        None => words(),
+        Some(_) => serde_json::to_string_pretty(value).expect("it holds numbers and texts only"),
+    };
+    match json.flatten() {
+        None => println!("{text}"),
+        Some(file) => {
+            if let Err(error) = fs::write(&file, text + "\n") {
+                eprintln!("{} cannot be written", file.display());
+                return complain(&error, Exit::Failure);
+            }
+        }
+    }
+    Exit::Ok
+}
+
+/// Says what went wrong, with its causes, once.
+fn complain(error: &dyn Error, exit: Exit) -> Exit {
+    eprintln!("error: {}", with_causes(error));
+    exit
+}

@@ -1,0 +1,164 @@
+//! The client's configuration file.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use starling_daemon::config::ConfigError;
+use starling_net::TlsFiles;
+use starling_spec::{DataSection, Partition};
+use starling_wire::limits::{NAME_BYTES_MAX, TASKS_PER_DEVICE_MAX};
+
+/// The client's configuration. Paths are relative to the file that they stand in; unknown keys are refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientConfig {
+    /// Where the aggregator listens, address and port.
+    pub aggregator: SocketAddr,
+    /// The folder of everything that the client remembers; created with mode 0700. One client a folder.
+    pub state_dir: PathBuf,
+    /// The network that leads there: `internet` (the default) or `loopback` for larger packets on one machine.
+    #[serde(default)]
+    pub path: starling_net::Path,
+    /// The certificate, its key, and the CA.
+    pub tls: TlsFiles,
+    /// The tasks that the owner of this device consents to, with the data for each. No other task is ever worked on.
+    #[serde(default)]
+    pub task: Vec<TaskBinding>,
+}
+
+/// Data for one task, and by being there the owner's consent to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskBinding {
+    /// The task's name, as the aggregator announces it.
+    pub name: String,
+    /// Where the data are. What they mean (kind, shape, scale) comes with the plan and replaces what is said here.
+    pub data: DataSection,
+    /// Use one part of a data set that several devices share; for experiments. Without it all rows are this device's.
+    #[serde(default)]
+    pub partition: Option<PartitionBinding>,
+}
+
+/// Which part of a shared data set belongs to this device.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartitionBinding {
+    /// How the set is spread: `iid`, `shards:K`, `dirichlet:A` or `column`.
+    pub how: Partition,
+    /// Over how many devices. With `column` the data decide, and this has to say the same number.
+    pub devices: u32,
+    /// Which of them this one is, from 0.
+    pub index: u32,
+    /// The seed of the spread, the same on all devices.
+    pub seed: u64,
+}
+
+/// What is wrong with a configuration that could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigProblem {
+    /// The file itself.
+    #[error(transparent)]
+    File(#[from] ConfigError),
+    /// Too many tasks.
+    #[error("task: {0} tasks, expected at most {TASKS_PER_DEVICE_MAX}")]
+    TooManyTasks(usize),
+    /// A name that no task has.
+    #[error("task[{0}].name: expected 1 to {NAME_BYTES_MAX} printable bytes")]
+    Name(usize),
+    /// The same task twice.
+    #[error("task {0:?} is bound twice; keep one")]
+    Twice(String),
+    /// An index beyond the devices.
+    #[error("task {name:?}: partition.index = {index}, expected less than partition.devices = {devices}")]
+    Index {
+        /// The task.
+        name: String,
+        /// Its index.
+        index: u32,
+        /// Its number of devices.
+        devices: u32,
+    },
+}
+
+impl ClientConfig {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Names the file, line and key.
+    pub fn load(path: &Path) -> Result<Self, ConfigProblem> {
+        let config: Self = starling_daemon::config::load(path)?;
+        config.checked(path)
+    }
+
+    /// The same for a text that is in memory; `path` says where relative paths start.
+    ///
+    /// # Errors
+    /// Names the line and key.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigProblem> {
+        let config: Self = starling_daemon::config::parse(path, text)?;
+        config.checked(path)
+    }
+
+    fn checked(mut self, path: &Path) -> Result<Self, ConfigProblem> {
+        if self.task.len() > TASKS_PER_DEVICE_MAX {
+            return Err(ConfigProblem::TooManyTasks(self.task.len()));
+        }
+        let mut names = BTreeSet::new();
+        for (index, task) in self.task.iter().enumerate() {
+            if task.name.is_empty() || task.name.len() > NAME_BYTES_MAX || task.name.contains(char::is_control) {
+                return Err(ConfigProblem::Name(index));
+            }
+            if !names.insert(task.name.as_str()) {
+                return Err(ConfigProblem::Twice(task.name.clone()));
+            }
+            if let Some(PartitionBinding { index, devices, .. }) = task.partition
+                && index >= devices
+            {
+                return Err(ConfigProblem::Index { name: task.name.clone(), index, devices });
+            }
+        }
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        for file in [&mut self.state_dir, &mut self.tls.ca, &mut self.tls.certificate, &mut self.tls.key] {
+            *file = folder.join(&file);
+        }
+        for task in &mut self.task {
+            let root = folder.join(task.data.root.as_deref().unwrap_or(""));
+            // An empty root means the working folder, which is what an empty folder of the file means as well.
+            task.data.root = root.to_str().filter(|root| !root.is_empty()).map(str::to_owned);
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../starling-client.sample.toml");
+
+    #[test]
+    fn the_sample_is_a_configuration() {
+        let config = ClientConfig::parse(Path::new("/etc/starling/client.toml"), SAMPLE).expect("the sample is valid");
+        assert_eq!(config.tls.key, Path::new("/etc/starling/tls/key.pem"));
+        assert_eq!(config.task.len(), 2);
+        assert_eq!(config.task[0].data.root.as_deref(), Some("/etc/starling/data"));
+        let again = toml::to_string(&config).expect("it can be written");
+        assert_eq!(ClientConfig::parse(Path::new("/etc/starling/client.toml"), &again).expect("and read"), config);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_and_named() {
+        let text = SAMPLE.replacen("state_dir", "statedir", 1);
+        let error = ClientConfig::parse(Path::new("client.toml"), &text).expect_err("unknown");
+        assert!(error.to_string().contains("statedir"), "{error}");
+    }
+
+    #[test]
+    fn an_index_beyond_the_devices_is_refused() {
+        let text = SAMPLE.replacen("index = 3", "index = 8", 1);
+        let error = ClientConfig::parse(Path::new("client.toml"), &text).expect_err("beyond");
+        assert!(error.to_string().contains("partition.index = 8, expected less than partition.devices = 8"), "{error}");
+    }
+}

@@ -1,0 +1,93 @@
+//! What the running client says of itself, in a file: `starling-client status` reads it without disturbing anything.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// The file's name in the state folder.
+const FILE: &str = "status.json";
+
+/// How the client is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Connection {
+    /// Trying to reach the aggregator.
+    Connecting,
+    /// Welcome.
+    Connected,
+    /// Refused for a reason that does not pass by itself.
+    Refused,
+    /// The client has ended.
+    Stopped,
+}
+
+/// The client's status.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The process.
+    pub pid: u32,
+    /// The device's name.
+    pub name: String,
+    /// The device's id.
+    pub device: String,
+    /// The aggregator's address.
+    pub aggregator: String,
+    /// How it is connected.
+    pub connection: Connection,
+    /// Why it is not connected, in words.
+    pub problem: Option<String>,
+    /// The last round that it worked in, for each run.
+    pub runs: BTreeMap<u32, RunStatus>,
+    /// Updates that became part of a version since the start.
+    pub updates_committed: u64,
+    /// Updates that were refused since the start.
+    pub updates_refused: u64,
+    /// Resident memory when this was written, in MB.
+    pub rss_mb: f64,
+    /// When this was written, in seconds since 1970.
+    pub written_unix_s: u64,
+}
+
+/// What the client does in a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunStatus {
+    /// The task.
+    pub task: String,
+    /// The last round that it took part in; 0 is none yet.
+    pub round: u32,
+}
+
+impl Status {
+    /// Writes it in one step: a reader sees the old one or the new one.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn write(&mut self, state_dir: &Path) -> io::Result<()> {
+        self.rss_mb = starling_daemon::usage::rss_mb();
+        self.written_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let text = serde_json::to_vec(self).map_err(io::Error::other)?;
+        let unfinished = state_dir.join(".status.tmp");
+        fs::File::create(&unfinished)?.write_all(&text)?;
+        fs::rename(&unfinished, file(state_dir))
+    }
+
+    /// Reads it. A client that was killed has left it as it was: its process is looked for.
+    ///
+    /// # Errors
+    /// What the system said; nothing is there when no client ever ran with this folder.
+    pub fn read(state_dir: &Path) -> io::Result<Self> {
+        let mut status: Self = serde_json::from_slice(&fs::read(file(state_dir))?).map_err(io::Error::other)?;
+        if starling_daemon::usage::of_pid(status.pid).is_none() {
+            status.connection = Connection::Stopped;
+        }
+        Ok(status)
+    }
+}
+
+fn file(state_dir: &Path) -> PathBuf {
+    state_dir.join(FILE)
+}

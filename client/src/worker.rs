@@ -1,0 +1,235 @@
+//! The thread that computes: no CPU work ever runs on the thread that keeps the connection.
+//!
+//! It starts with the first order. Orders are taken one after the other, so one network and one set of buffers exist at a
+//! time, however many runs there are.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use bytes::Bytes;
+use starling_protocol::participant::{Figures, JobId, JobOrder, RUNS_MAX};
+use starling_spec::TaskPlan;
+use starling_store::Store;
+use starling_update::{Sealed, Version, rounding_key, seal};
+use starling_wire::{Decline, DeviceId, Digest, ModelRef, RoundKind, RunId};
+use tokio::sync::mpsc;
+
+use crate::learner::{Job, LearnError, Learner, with_causes};
+use crate::state::{Source, Unsaved};
+
+/// Orders that may wait: for each run a job, one that was stopped and not yet taken off, and a model to rebuild.
+const ORDERS_MAX: usize = 3 * RUNS_MAX;
+
+/// The stack of the thread. Only touched pages cost memory.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Something to compute.
+pub(crate) enum Order {
+    /// Turn a difference into a version.
+    Rebuild { run: RunId, base: ModelRef, held: Source, difference: Bytes },
+    /// Train or evaluate.
+    Work { order: JobOrder, device: DeviceId, model: Source, stop: Arc<AtomicBool> },
+    /// Put versions on the disk and give memory back.
+    Release { store: Arc<Store>, unsaved: Vec<Unsaved> },
+}
+
+/// What came of it.
+pub(crate) enum Report {
+    Rebuilt { run: RunId, base: ModelRef, result: Result<Bytes, String> },
+    Trained { job: JobId, result: Result<Arc<Sealed>, Decline> },
+    Evaluated { job: JobId, result: Result<Figures, Decline> },
+    Released { saved: Vec<(RunId, Digest)> },
+}
+
+/// The agent's end of the thread.
+pub(crate) struct Worker {
+    learner: Arc<dyn Learner>,
+    orders: Option<SyncSender<Order>>,
+    reports: mpsc::Sender<Report>,
+    stops: BTreeMap<JobId, Arc<AtomicBool>>,
+}
+
+impl Worker {
+    /// No thread yet. Reports come on the receiver.
+    pub(crate) fn new(learner: Arc<dyn Learner>) -> (Self, mpsc::Receiver<Report>) {
+        let (reports, receiver) = mpsc::channel(ORDERS_MAX);
+        (Self { learner, orders: None, reports, stops: BTreeMap::new() }, receiver)
+    }
+
+    /// Whether the thread has ever been needed.
+    pub(crate) fn is_started(&self) -> bool {
+        self.orders.is_some()
+    }
+
+    /// Hands a job to the thread. `false` when it cannot take any more.
+    pub(crate) fn work(&mut self, order: JobOrder, device: DeviceId, model: Source) -> bool {
+        let stop = Arc::new(AtomicBool::new(false));
+        self.stops.insert(order.job, Arc::clone(&stop));
+        let job = order.job;
+        let taken = self.submit(Order::Work { order, device, model, stop });
+        if !taken {
+            self.stops.remove(&job);
+        }
+        taken
+    }
+
+    /// Hands an order to the thread. `false` when it cannot take any more.
+    pub(crate) fn submit(&mut self, order: Order) -> bool {
+        if self.orders.is_none() {
+            let (sender, receiver) = sync_channel(ORDERS_MAX);
+            let (learner, reports) = (Arc::clone(&self.learner), self.reports.clone());
+            let spawned = thread::Builder::new()
+                .name("starling-worker".to_owned())
+                .stack_size(STACK_BYTES)
+                .spawn(move || serve(&receiver, &*learner, &reports));
+            match spawned {
+                Ok(_) => self.orders = Some(sender),
+                Err(error) => {
+                    tracing::error!(%error, "the worker thread could not be started");
+                    return false;
+                }
+            }
+        }
+        self.orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok())
+    }
+
+    /// The job's result is not wanted any more.
+    pub(crate) fn stop(&mut self, job: JobId) {
+        if let Some(stop) = self.stops.remove(&job) {
+            stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The job has reported.
+    pub(crate) fn forget(&mut self, job: JobId) {
+        self.stops.remove(&job);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stops.values().for_each(|stop| stop.store(true, Ordering::Relaxed));
+    }
+}
+
+fn serve(orders: &Receiver<Order>, learner: &dyn Learner, reports: &mpsc::Sender<Report>) {
+    while let Ok(order) = orders.recv() {
+        // Fails when the agent has gone, and then nobody wants the rest either.
+        if let Some(report) = carry_out(order, learner)
+            && reports.blocking_send(report).is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn carry_out(order: Order, learner: &dyn Learner) -> Option<Report> {
+    match order {
+        Order::Rebuild { run, base, held, difference } => {
+            let rebuilt = held.read().map_err(|error| error.to_string()).and_then(|held| {
+                Version::rebuild(&base, &held, &difference).map(Bytes::from).map_err(|error| error.to_string())
+            });
+            Some(Report::Rebuilt { run, base, result: rebuilt })
+        }
+        Order::Work { stop, .. } if stop.load(Ordering::Relaxed) => None,
+        Order::Work { order, device, model, stop } => {
+            let job = order.job;
+            let training = order.start.kind != RoundKind::Evaluate;
+            let worker = Work { order, device, model, stop, learner };
+            // A plan that makes the learner panic must not end the daemon: other runs go on.
+            if training {
+                let result = catch_unwind(AssertUnwindSafe(|| worker.train())).unwrap_or(Err(Decline::TrainingFailed));
+                Some(Report::Trained { job, result })
+            } else {
+                let result =
+                    catch_unwind(AssertUnwindSafe(|| worker.evaluate())).unwrap_or(Err(Decline::TrainingFailed));
+                Some(Report::Evaluated { job, result })
+            }
+        }
+        Order::Release { store, unsaved } => {
+            learner.release();
+            let mut saved = Vec::new();
+            for version in &unsaved {
+                match version.save(&store) {
+                    Ok(()) => saved.push((version.run, version.digest())),
+                    Err(error) => tracing::warn!(run = %version.run, %error, "the held model could not be saved"),
+                }
+            }
+            drop(unsaved);
+            give_memory_back();
+            Some(Report::Released { saved })
+        }
+    }
+}
+
+struct Work<'a> {
+    order: JobOrder,
+    device: DeviceId,
+    model: Source,
+    stop: Arc<AtomicBool>,
+    learner: &'a dyn Learner,
+}
+
+impl Work<'_> {
+    fn train(&self) -> Result<Arc<Sealed>, Decline> {
+        let (job, base) = self.prepare()?;
+        let trained = self.learner.train(&job, base, &self.stop).map_err(|error| self.declined(&error))?;
+        let key = rounding_key(job.plan.seed, self.device, job.address.round);
+        match seal(&trained.report, &trained.delta, job.plan.update.codec, key) {
+            Ok(sealed) => Ok(Arc::new(sealed)),
+            Err(error) => Err(self.declined(&LearnError::Failed(Box::new(error)))),
+        }
+    }
+
+    fn evaluate(&self) -> Result<Figures, Decline> {
+        let (job, base) = self.prepare()?;
+        let (examples, correct, loss_sum) =
+            self.learner.evaluate(&job, base).map_err(|error| self.declined(&error))?;
+        Ok(Figures { examples, correct, loss_sum })
+    }
+
+    /// The job and the parameters that it starts from.
+    fn prepare(&self) -> Result<(Job, Vec<f32>), Decline> {
+        let JobOrder { plan, start, .. } = &self.order;
+        let unavailable = |error: &dyn std::error::Error| {
+            let error = with_causes(error);
+            tracing::warn!(address = %start.address, error, "the model that the round starts from cannot be read");
+            Decline::ModelUnavailable
+        };
+        let bytes = self.model.read().map_err(|error| unavailable(&error))?;
+        let count = parameters(plan).ok_or(Decline::PlanNotUnderstood)?;
+        let base = Version::decode(&start.base, &bytes, count).map_err(|error| unavailable(&error))?;
+        let weight_max = start.weight_max.min(plan.update.weight_max);
+        Ok((Job { plan: Arc::clone(plan), address: start.address, device: self.device, weight_max }, base))
+    }
+
+    fn declined(&self, error: &LearnError) -> Decline {
+        let address = self.order.start.address;
+        if matches!(error, LearnError::Stopped) {
+            tracing::debug!(%address, "stopped");
+        } else {
+            let text = with_causes(error);
+            tracing::warn!(%address, error = text, "the round is declined");
+        }
+        error.decline()
+    }
+}
+
+/// The parameters of a plan's network; the plan was checked when it came.
+pub(crate) fn parameters(plan: &TaskPlan) -> Option<usize> {
+    plan.manifest().ok().map(|manifest| manifest.len())
+}
+
+/// Returns the heap's free pages to the system, which glibc does not do by itself for what lies between live blocks.
+fn give_memory_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[allow(unsafe_code, reason = "the standard library has no malloc_trim")]
+    // SAFETY: the call takes no pointer and may be made from any thread at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -1,0 +1,47 @@
+//! Update and model codecs, and the integer fold that mirrors them.
+//!
+//! A codec turns a flat `f32` vector into bytes of a length that its count alone fixes ([`encoded_len`]), so a receiver
+//! refuses a wrong length before it reads a body. [`check`] finds everything that could make a fold go wrong; after it,
+//! [`fold_into`] adds a weighted vector to 64-bit accumulators exactly:
+//!
+//! ```text
+//! acc[i] += ± weight · round_half_even(x[i] · 2^F)        (mod 2^64)
+//! ```
+//!
+//! so the sum depends neither on order nor on the processor (invariant 1), and taking a vector out again is exact.
+//!
+//! | codec | bytes for n values | value |
+//! | --- | --- | --- |
+//! | `f32` | 4n | IEEE binary32, little-endian |
+//! | `f16` | 2n | IEEE binary16, little-endian, rounded half-even |
+//! | `qB` | ⌈n/256⌉ + ⌈nB/8⌉ | `level · 2^exponent`: one signed exponent a block of 256, then the levels, B bits each |
+//!
+//! Nothing here reads a clock, entropy, a file or a socket (invariant 7): stochastic rounding is a function of a key.
+//! It never trains, and it does not know what a round is.
+//!
+//! ```
+//! use starling_compress::{CodecSpec, Rounding, decode_into, encode_into, encoded_len};
+//!
+//! let codec = CodecSpec::Quantised(8);
+//! let values = [0.5, -0.25, 0.125];
+//! let mut bytes = Vec::new();
+//! encode_into(codec, &values, Rounding::Nearest, &mut bytes)?;
+//! assert_eq!(bytes.len(), encoded_len(codec, values.len()));
+//! let mut decoded = [0.0; 3];
+//! decode_into(codec, &bytes, &mut decoded)?;
+//! assert_eq!(decoded, values);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod codec;
+pub mod difference;
+mod error;
+mod fixed;
+mod kernel;
+
+pub use codec::{
+    BLOCK, FoldSign, Rounding, check, codec_id, codec_spec, decode_into, encode_into, encoded_len, fold_into,
+};
+pub use error::{DecodeError, EncodeError};
+pub use fixed::{FixedPoint, FixedPointError};
+pub use starling_spec::CodecSpec;

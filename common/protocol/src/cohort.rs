@@ -1,0 +1,98 @@
+//! Who takes part in a round: the draw, and what has become of each member since.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use starling_spec::random::{Purpose, Random};
+use starling_wire::DeviceId;
+
+/// Draws `count` of `available` for `round`.
+///
+/// Devices are ranked by a keyed word of (seed, round, id), so the draw is a function of the *set* of available devices:
+/// the order in which they connected does not matter, and a simulation draws the same cohort as a real run.
+pub fn draw(available: &BTreeSet<DeviceId>, count: usize, seed: u64, round: u32) -> BTreeSet<DeviceId> {
+    let rank = |device: &DeviceId| {
+        let (low, high) = device.0.split_at(8);
+        let word = |half: &[u8]| half.iter().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
+        Random::new(seed, Purpose::Cohort, &[u64::from(round), word(low), word(high)]).next_u64()
+    };
+    let mut ranked: Vec<_> = available.iter().map(|device| (rank(device), *device)).collect();
+    ranked.sort_unstable();
+    ranked.into_iter().take(count).map(|(_, device)| device).collect()
+}
+
+/// What has become of one member of a cohort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Member {
+    /// It was asked and may still report.
+    Pending,
+    /// Its connection is gone since this time (ms); it may come back.
+    Gone(u64),
+    /// Its contribution is in.
+    Reported,
+    /// It will not contribute: it declined, or what it sent was refused.
+    Out,
+}
+
+/// The cohort of one attempt.
+#[derive(Debug, Clone)]
+pub struct Cohort {
+    members: BTreeMap<DeviceId, Member>,
+    /// Contributions that complete the round.
+    pub goal: usize,
+    /// Contributions without which the round does not commit.
+    pub quorum: usize,
+    /// When the round waits no longer (ms).
+    pub deadline_at_ms: u64,
+}
+
+impl Cohort {
+    /// A cohort of `devices`, all of them asked.
+    pub fn new(devices: BTreeSet<DeviceId>, goal: usize, quorum: usize, deadline_at_ms: u64) -> Self {
+        let members = devices.into_iter().map(|device| (device, Member::Pending)).collect();
+        Self { members, goal, quorum, deadline_at_ms }
+    }
+
+    /// What has become of `device`, if it is a member.
+    pub fn get(&self, device: DeviceId) -> Option<Member> {
+        self.members.get(&device).copied()
+    }
+
+    /// Notes what has become of a member; a contribution that is in stays in.
+    pub fn set(&mut self, device: DeviceId, state: Member) {
+        if let Some(member) = self.members.get_mut(&device)
+            && *member != Member::Reported
+        {
+            *member = state;
+        }
+    }
+
+    /// The members whose contribution is in.
+    pub fn reported(&self) -> impl Iterator<Item = DeviceId> {
+        self.members.iter().filter(|(_, state)| **state == Member::Reported).map(|(device, _)| *device)
+    }
+
+    /// The members that may still be at work.
+    pub fn unfinished(&self) -> impl Iterator<Item = DeviceId> {
+        let unfinished = |state: &Member| matches!(state, Member::Pending | Member::Gone(_));
+        self.members.iter().filter(move |(_, state)| unfinished(state)).map(|(device, _)| *device)
+    }
+
+    /// Members.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// When nothing more has to be waited for (ms): now when every member is done, later when only vanished ones are
+    /// missing (they get `grace_ms` to come back), and the deadline otherwise.
+    pub fn settles_at_ms(&self, now_ms: u64, grace_ms: u64) -> u64 {
+        let mut latest = now_ms;
+        for state in self.members.values() {
+            match state {
+                Member::Pending => return self.deadline_at_ms,
+                Member::Gone(since) => latest = latest.max(since.saturating_add(grace_ms)),
+                Member::Reported | Member::Out => {}
+            }
+        }
+        latest.min(self.deadline_at_ms)
+    }
+}

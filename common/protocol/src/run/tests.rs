@@ -1,0 +1,254 @@
+//! The run machine without sockets and with virtual time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn device(index: u32) -> DeviceId {
+    DeviceId::seeded(0, index)
+}
+
+fn machine(change: impl FnOnce(&mut FederationSection)) -> RunMachine {
+    let mut federation = FederationSection { rounds: 2, deadline_ms: 10_000, ..FederationSection::default() };
+    change(&mut federation);
+    let settings = RunSettings { task: TaskId([1; 16]), run: RunId(1), seed: 7, federation };
+    RunMachine::new(settings, Progress::default())
+}
+
+fn actions(machine: &mut RunMachine) -> Vec<Action> {
+    std::iter::from_fn(|| machine.poll_action()).collect()
+}
+
+fn started(actions: &[Action]) -> BTreeSet<DeviceId> {
+    actions
+        .iter()
+        .filter_map(|action| if let Action::Start { device, .. } = action { Some(*device) } else { None })
+        .collect()
+}
+
+fn committed(actions: &[Action]) -> Option<BTreeSet<DeviceId>> {
+    actions.iter().find_map(|action| match action {
+        Action::Commit { contributors, .. } => Some(contributors.clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_round_waits_for_enough_devices_and_commits_when_all_have_reported() {
+    let mut run = machine(|federation| federation.devices_min = 2);
+    run.handle_available(0, device(0));
+    assert_eq!(actions(&mut run), []);
+    run.handle_available(1, device(1));
+    assert_eq!(started(&actions(&mut run)).len(), 2);
+    let address = run.address();
+    run.handle_update(2, device(0), &address).expect("admitted");
+    assert_eq!(committed(&actions(&mut run)), None);
+    run.handle_update(3, device(1), &address).expect("admitted");
+    assert_eq!(committed(&actions(&mut run)).map(|who| who.len()), Some(2));
+}
+
+#[test]
+fn inv1_a_cohort_does_not_depend_on_the_order_of_arrival() {
+    let cohort = |order: &[u32]| {
+        let mut run = machine(|federation| {
+            federation.fraction = 0.4;
+            federation.devices_min = 10;
+        });
+        order.iter().for_each(|index| run.handle_available(0, device(*index)));
+        started(&actions(&mut run))
+    };
+    let forward = cohort(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(forward.len(), 4);
+    assert_eq!(forward, cohort(&[9, 3, 1, 0, 8, 2, 5, 4, 7, 6]));
+}
+
+#[test]
+fn over_selection_asks_more_and_commits_without_the_slowest() {
+    let mut run = machine(|federation| {
+        federation.fraction = 0.5;
+        federation.over_selection = 1.5;
+        federation.devices_min = 8;
+    });
+    (0..8).for_each(|index| run.handle_available(0, device(index)));
+    let asked = started(&actions(&mut run));
+    assert_eq!(asked.len(), 6);
+    let address = run.address();
+    for reporter in asked.iter().take(4) {
+        run.handle_update(5, *reporter, &address).expect("admitted");
+    }
+    assert_eq!(committed(&actions(&mut run)).map(|who| who.len()), Some(4));
+    let late = *asked.iter().next_back().expect("six were asked");
+    assert_eq!(run.handle_update(6, late, &address), Err(Refusal::RoundClosed));
+    run.handle_committed(7, false);
+    let ended = actions(&mut run).iter().filter(|action| matches!(action, Action::End { .. })).count();
+    assert_eq!(ended, 2, "those who were still at work are told");
+}
+
+#[test]
+fn inv2_a_second_update_of_a_device_is_a_duplicate() {
+    let mut run = machine(|federation| federation.devices_min = 2);
+    run.handle_available(0, device(0));
+    run.handle_available(0, device(1));
+    let address = run.address();
+    assert_eq!(run.handle_update(1, device(0), &address), Ok(()));
+    assert_eq!(run.handle_update(1, device(0), &address), Err(Refusal::Duplicate));
+    assert_eq!(run.handle_update(1, device(5), &address), Err(Refusal::NotInCohort));
+    let stale = Address { attempt: 9, ..address };
+    assert_eq!(run.handle_update(1, device(1), &stale), Err(Refusal::StaleAttempt));
+}
+
+#[test]
+fn a_device_that_vanishes_costs_seconds_and_no_round() {
+    let mut run = machine(|federation| federation.devices_min = 3);
+    (0..3).for_each(|index| run.handle_available(0, device(index)));
+    let address = run.address();
+    run.handle_update(10, device(0), &address).expect("admitted");
+    run.handle_update(20, device(1), &address).expect("admitted");
+    run.handle_gone(30, device(2));
+    actions(&mut run);
+    assert_eq!(run.poll_timeout_ms(30), Some(30 + GRACE_MS));
+    run.handle_timeout(30 + GRACE_MS);
+    assert_eq!(committed(&actions(&mut run)).map(|who| who.len()), Some(2));
+}
+
+#[test]
+fn a_device_that_returns_in_time_is_asked_again_for_the_same_attempt() {
+    let mut run = machine(|federation| federation.devices_min = 2);
+    run.handle_available(0, device(0));
+    run.handle_available(0, device(1));
+    let address = run.address();
+    actions(&mut run);
+    run.handle_gone(5, device(1));
+    run.handle_available(50, device(1));
+    assert_eq!(started(&actions(&mut run)), BTreeSet::from([device(1)]));
+    assert_eq!(run.admit_update(device(1), &address), Ok(()));
+}
+
+#[test]
+fn an_attempt_below_its_quorum_is_given_up_and_tried_again_after_a_pause() {
+    let mut run = machine(|federation| {
+        federation.devices_min = 4;
+        federation.quorum = 0.75;
+    });
+    (0..4).for_each(|index| run.handle_available(0, device(index)));
+    let first = run.address();
+    run.handle_update(1, device(0), &first).expect("admitted");
+    actions(&mut run);
+    run.handle_timeout(10_000);
+    assert!(actions(&mut run).contains(&Action::Abandon { address: first }));
+    assert_eq!(run.admit_update(device(0), &first), Err(Refusal::StaleAttempt));
+    assert_eq!(run.poll_timeout_ms(10_000), Some(10_000 + RETRY_MS));
+    run.handle_timeout(10_000 + RETRY_MS);
+    assert_eq!(run.address(), Address { attempt: 2, ..first });
+    assert_eq!(started(&actions(&mut run)).len(), 4);
+}
+
+#[test]
+fn an_evaluation_round_follows_and_sums_what_the_devices_say() {
+    let mut run = machine(|federation| {
+        federation.devices_min = 2;
+        federation.rounds = 1;
+        federation.evaluate_every = 1;
+        federation.holdout = 0.2;
+    });
+    run.handle_available(0, device(0));
+    run.handle_available(0, device(1));
+    let address = run.address();
+    run.handle_update(1, device(0), &address).expect("admitted");
+    run.handle_update(1, device(1), &address).expect("admitted");
+    run.handle_committed(2, false);
+    let evaluation = Evaluation { address: run.address(), examples: 10, correct: 9, loss_sum: 1.5 };
+    run.handle_evaluation(3, device(0), evaluation);
+    run.handle_evaluation(3, device(0), evaluation);
+    run.handle_evaluation(3, device(1), Evaluation { correct: 7, ..evaluation });
+    let figures = HeldOut { devices: 2, examples: 20, correct: 16, loss_sum: 3.0 };
+    let actions = actions(&mut run);
+    assert!(actions.contains(&Action::Evaluated { address: evaluation.address, figures }), "{actions:?}");
+    assert!(actions.contains(&Action::Finished(Finish::Rounds)));
+}
+
+proptest! {
+    /// Random inputs; after each, what must hold; then the faults stop and the run must finish.
+    #[test]
+    fn a_run_survives_any_order_of_events_and_then_finishes(
+        seed in any::<u64>(),
+        events in prop::collection::vec((0u8..6, 0u32..6, 1u64..4_000), 0..200),
+    ) {
+        let mut run = machine(|federation| {
+            federation.devices_min = 2;
+            federation.fraction = 0.7;
+            federation.over_selection = 1.3;
+            federation.rounds = 3;
+            federation.evaluate_every = 2;
+        });
+        run.settings.seed = seed;
+        let mut world = World::default();
+        for (what, who, pause_ms) in events {
+            world.now_ms += pause_ms;
+            let (now_ms, who, address) = (world.now_ms, device(who), run.address());
+            match what {
+                0 | 1 => run.handle_available(now_ms, who),
+                2 => run.handle_gone(now_ms, who),
+                3 => world.update(&mut run, who, &address)?,
+                4 => run.handle_out(now_ms, who, &address),
+                _ => run.handle_timeout(now_ms),
+            }
+            world.settle(&mut run)?;
+        }
+        for index in 0..6 {
+            run.handle_available(world.now_ms, device(index));
+        }
+        for _ in 0..40 {
+            world.settle(&mut run)?;
+            let address = run.address();
+            for index in 0..6 {
+                world.update(&mut run, device(index), &address)?;
+                run.handle_evaluation(world.now_ms, device(index), Evaluation { address, examples: 1, correct: 1, loss_sum: 0.0 });
+                world.settle(&mut run)?;
+            }
+            world.now_ms += 10_000;
+            run.handle_timeout(world.now_ms);
+        }
+        prop_assert!(run.is_finished());
+        prop_assert_eq!(world.commits, 3);
+    }
+}
+
+/// What a driver keeps, as an oracle.
+#[derive(Default)]
+struct World {
+    now_ms: u64,
+    commits: u32,
+    /// Contributions that the machine said to fold, by attempt.
+    folded: BTreeMap<(u32, u16), BTreeSet<DeviceId>>,
+}
+
+impl World {
+    fn update(&mut self, run: &mut RunMachine, who: DeviceId, address: &Address) -> Result<(), TestCaseError> {
+        if run.handle_update(self.now_ms, who, address).is_ok() {
+            let new = self.folded.entry((address.round, address.attempt)).or_default().insert(who);
+            prop_assert!(new, "invariant 2: a device contributed twice");
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, run: &mut RunMachine) -> Result<(), TestCaseError> {
+        while let Some(action) = run.poll_action() {
+            match action {
+                Action::Commit { address, contributors, .. } => {
+                    prop_assert_eq!(self.folded.get(&(address.round, address.attempt)), Some(&contributors));
+                    prop_assert_eq!(address.round, self.commits + 1, "versions only increase");
+                    self.commits += 1;
+                    run.handle_committed(self.now_ms, false);
+                }
+                Action::Abandon { address } => {
+                    self.folded.remove(&(address.round, address.attempt));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

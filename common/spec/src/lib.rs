@@ -1,0 +1,25 @@
+//! What is learnt, as data: task files, layer specs, shape inference, parameter manifests, seeded initialisers.
+//!
+//! Everything here is pure: no file, clock, entropy or socket (invariant 7), and nothing knows burn. A [`TaskFile`] is what
+//! a person writes; a [`TaskPlan`] is the part of it that devices need, and what travels to them.
+
+pub mod codec;
+pub mod error;
+pub mod init;
+pub mod layer;
+pub mod manifest;
+pub mod plan;
+pub mod preset;
+pub mod random;
+pub mod shape;
+pub mod task;
+
+pub use codec::CodecSpec;
+pub use error::SpecError;
+pub use layer::Layer;
+pub use manifest::{ParamManifest, ParamRole, ParamTensor};
+pub use plan::{TaskPlan, UpdateSettings};
+pub use task::{
+    Backend, DataFormat, DataSection, FederationSection, ModelSection, Optimizer, Partition, Scale, TaskFile, TaskKind,
+    TrainSettings,
+};

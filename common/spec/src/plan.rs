@@ -1,0 +1,128 @@
+//! The part of a task that devices need: it travels to them as JSON and is what a task's id is the digest of.
+
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::CodecSpec;
+use crate::error::SpecError;
+use crate::layer::Layer;
+use crate::manifest::ParamManifest;
+use crate::preset;
+use crate::shape::infer;
+use crate::task::{Backend, Scale, TaskFile, TaskKind, TrainSettings};
+
+/// What a device has to know to take part: nothing of where its data lie, everything of how to train on them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskPlan {
+    /// The task's name.
+    pub name: String,
+    /// What is learnt.
+    pub kind: TaskKind,
+    /// The shape of one sample.
+    pub shape: Vec<usize>,
+    /// How features are scaled.
+    pub scale: Scale,
+    /// The network.
+    pub layers: Vec<Layer>,
+    /// Which backend computes it.
+    pub backend: Backend,
+    /// Local training.
+    pub train: TrainSettings,
+    /// What travels, and its numeric bounds.
+    pub update: UpdateSettings,
+    /// The share of a device's data that it holds out for evaluation.
+    pub holdout: f64,
+    /// What initialisers, batch order, dropout masks and stochastic rounding are derived from. It is public.
+    pub seed: u64,
+}
+
+/// The numeric contract of a run's updates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateSettings {
+    /// The codec of updates.
+    pub codec: CodecSpec,
+    /// The codec of model versions.
+    pub down: CodecSpec,
+    /// The largest magnitude of one value is `2^value_max_log2`.
+    pub value_max_log2: i8,
+    /// The largest weight of one update.
+    pub weight_max: u32,
+}
+
+impl TaskPlan {
+    /// The plan of `task` under `seed`.
+    ///
+    /// # Errors
+    /// [`SpecError`] when a preset is unknown or a layer does not fit the sample's shape.
+    pub fn new(task: &TaskFile, seed: u64) -> Result<Self, SpecError> {
+        let shape = match (task.kind, task.data.context) {
+            (TaskKind::NextToken, Some(context)) if context > 0 => vec![context],
+            (TaskKind::NextToken, _) => {
+                return Err(SpecError::value("data.context", "…", "a next-token task needs at least 1 token of context"));
+            }
+            _ if task.data.shape.is_empty() || task.data.shape.contains(&0) => {
+                return Err(SpecError::value("data.shape", format!("{:?}", task.data.shape), "expected sizes above 0"));
+            }
+            _ => task.data.shape.clone(),
+        };
+        let layers = match (&task.model.preset, &task.model.layers) {
+            (Some(name), _) => preset::layers(name)?,
+            (None, layers) => layers.clone().unwrap_or_default(),
+        };
+        #[allow(clippy::cast_possible_truncation, reason = "value_max lies in 2^-20 to 2^20, checked by the task file")]
+        let value_max_log2 = task.update.value_max.log2().ceil() as i8;
+        let plan = Self {
+            name: task.name.clone(),
+            kind: task.kind,
+            shape,
+            scale: task.data.scale,
+            layers,
+            backend: task.model.backend,
+            train: task.train.clone(),
+            update: UpdateSettings {
+                codec: task.update.codec,
+                down: task.update.down,
+                value_max_log2,
+                weight_max: task.update.weight_max,
+            },
+            holdout: task.federation.holdout,
+            seed,
+        };
+        plan.manifest()?;
+        Ok(plan)
+    }
+
+    /// The parameters of the plan's network.
+    ///
+    /// # Errors
+    /// [`SpecError::Layer`] when a layer does not fit.
+    pub fn manifest(&self) -> Result<ParamManifest, SpecError> {
+        infer(self.kind, &self.shape, &self.layers).map(|network| network.manifest)
+    }
+
+    /// The plan as it travels.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a plan holds nothing that JSON cannot say: its numbers were checked finite")
+    }
+
+    /// The plan in `json`, checked as a peer's.
+    ///
+    /// # Errors
+    /// [`SpecError`] when it is no plan or its layers do not fit.
+    pub fn from_json(json: &[u8]) -> Result<Self, SpecError> {
+        let plan: Self = serde_json::from_slice(json).map_err(|error| SpecError::Toml(error.to_string()))?;
+        plan.manifest()?;
+        Ok(plan)
+    }
+
+    /// The first half of the SHA-256 of the plan's JSON: what [`starling_wire`'s `TaskId`] holds.
+    ///
+    /// [`starling_wire`'s `TaskId`]: https://docs.rs/starling-wire
+    pub fn id(&self) -> [u8; 16] {
+        let mut id = [0u8; 16];
+        id.copy_from_slice(&digest(&SHA256, &self.to_json()).as_ref()[..16]);
+        id
+    }
+}

@@ -1,0 +1,58 @@
+//! An update's way at the size of `fedavg-cnn`, one thread: seal, admit (digest given), fold, mean, publish.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use starling_spec::random::{Purpose, Random};
+use starling_spec::{CodecSpec, UpdateSettings};
+use starling_update::{Fold, Numerics, Version, admit, seal};
+use starling_wire::{Address, DeviceId, RunId, TaskId, UpdateReport};
+
+const PARAMETERS: usize = 1_663_370;
+
+fn path(criterion: &mut Criterion) {
+    let mut random = Random::new(1, Purpose::Noise, &[]);
+    #[allow(clippy::cast_possible_truncation, reason = "bench values are rounded to f32 on purpose")]
+    let delta: Vec<f32> = (0..PARAMETERS).map(|_| (random.normal() * 0.01) as f32).collect();
+    let address = Address { task: TaskId([0; 16]), run: RunId(1), round: 1, attempt: 1 };
+    let report = UpdateReport { weight: 600, train_loss: 0.5, steps: 60 };
+    for codec in [CodecSpec::F32, CodecSpec::F16, CodecSpec::Quantised(8)] {
+        let settings = UpdateSettings { codec, down: codec, value_max_log2: 4, weight_max: 1 << 20 };
+        let numerics = Numerics::new(&settings, PARAMETERS, 10).expect("in range");
+        let sealed = seal(&report, &delta, codec, 7).expect("finite");
+        let header = sealed.header(&address);
+        let admitted = || {
+            let body = sealed.bytes().clone();
+            admit(DeviceId([1; 16]), &header, body, sealed.digest(), &numerics).expect("honest")
+        };
+
+        let mut group = criterion.benchmark_group(codec.to_string());
+        group.throughput(Throughput::Elements(PARAMETERS as u64)).sample_size(20);
+        group.bench_function("seal", |bencher| bencher.iter(|| seal(&report, black_box(&delta), codec, 7)));
+        group.bench_function("admit", |bencher| bencher.iter(|| black_box(admitted())));
+        let update = admitted();
+        let mut fold = Fold::new(&numerics);
+        group.throughput(Throughput::Elements(2 * PARAMETERS as u64));
+        group.bench_function("add_and_remove", |bencher| {
+            bencher.iter(|| {
+                fold.add(black_box(&update)).expect("not in");
+                fold.remove(&update).expect("in");
+            });
+        });
+        fold.add(&update).expect("not in");
+        let mut master = vec![0f32; PARAMETERS];
+        group.throughput(Throughput::Elements(PARAMETERS as u64));
+        group.bench_function("apply_mean", |bencher| bencher.iter(|| fold.apply_mean(black_box(&mut master))));
+        group.bench_function("publish", |bencher| {
+            bencher.iter_batched(
+                || delta.clone(),
+                |master| Version::publish(1, master, codec),
+                criterion::BatchSize::LargeInput,
+            );
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, path);
+criterion_main!(benches);

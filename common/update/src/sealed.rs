@@ -1,0 +1,104 @@
+//! What a device sends: sealed once, then only bytes.
+//!
+//! ```text
+//! 0   4  length of the report, little-endian (12)
+//! 4  12  the report as the body of a control frame: weight u32, train_loss f32, steps u32
+//! 16  …  the delta, encoded
+//! ```
+
+use bytes::Bytes;
+use starling_compress::{CodecSpec, EncodeError, Rounding, codec_id, encode_into, encoded_len};
+use starling_spec::random::{Purpose, Random};
+use starling_wire::{Address, BlobHeader, BlobKind, DeviceId, Digest, FrameError, UpdateReport};
+
+/// Bytes of a [`UpdateReport`] in the frame codec: three fixed 32-bit fields.
+const REPORT_BYTES: usize = 12;
+
+/// Bytes in front of the payload: the report and its length.
+pub(crate) const PREAMBLE_BYTES: usize = starling_wire::frame::FRAME_LENGTH_BYTES + REPORT_BYTES;
+
+const _: () = assert!(PREAMBLE_BYTES <= starling_wire::limits::PREAMBLE_BYTES_MAX, "a preamble stays below its limit");
+
+/// Why a delta cannot become an update.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// An update of no examples says nothing.
+    #[error("an update needs a weight of at least 1 example")]
+    NoWeight,
+    /// The mean loss is no number.
+    #[error("the training loss is {0}; the training has diverged: lower the learning rate")]
+    Loss(f32),
+    /// The delta cannot be encoded.
+    #[error("the update cannot be encoded")]
+    Encode(#[from] EncodeError),
+    /// The report cannot be encoded.
+    #[error("the update's report cannot be encoded")]
+    Report(#[from] FrameError),
+}
+
+/// An update, ready to leave the device. Only [`seal`] makes one (invariant 3).
+#[derive(Debug, Clone)]
+pub struct Sealed {
+    report: UpdateReport,
+    codec: CodecSpec,
+    bytes: Bytes,
+    digest: Digest,
+}
+
+/// The key of an update's stochastic rounding: a function of the run's seed, the device and the round, so that a
+/// simulation and the real processes round alike.
+pub fn rounding_key(seed: u64, device: DeviceId, round: u32) -> u64 {
+    let mut first = [0u8; 8];
+    first.copy_from_slice(&device.0[..8]);
+    Random::new(seed, Purpose::Round, &[u64::from_le_bytes(first), u64::from(round)]).key()
+}
+
+/// Encodes `delta` (the parameters after training less the decoded version that training started from) and seals it.
+///
+/// # Errors
+/// [`SealError`] when the training has diverged or the report is empty.
+pub fn seal(report: &UpdateReport, delta: &[f32], codec: CodecSpec, rounding_key: u64) -> Result<Sealed, SealError> {
+    if report.weight == 0 {
+        return Err(SealError::NoWeight);
+    }
+    if !report.train_loss.is_finite() {
+        return Err(SealError::Loss(report.train_loss));
+    }
+    let mut bytes = Vec::with_capacity(PREAMBLE_BYTES + encoded_len(codec, delta.len()));
+    bytes.extend_from_slice(&starling_wire::encode(report)?);
+    debug_assert_eq!(bytes.len(), PREAMBLE_BYTES, "a report has fixed-size fields only");
+    encode_into(codec, delta, Rounding::Stochastic { key: rounding_key }, &mut bytes)?;
+    let digest = Digest::of(&bytes);
+    Ok(Sealed { report: *report, codec, bytes: Bytes::from(bytes), digest })
+}
+
+impl Sealed {
+    /// The body of the blob.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// SHA-256 of the body.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// What the update says of itself.
+    pub fn report(&self) -> &UpdateReport {
+        &self.report
+    }
+
+    /// The header under which the body travels, from its start.
+    pub fn header(&self, address: &Address) -> BlobHeader {
+        BlobHeader {
+            kind: BlobKind::Update,
+            codec: codec_id(self.codec),
+            run: address.run,
+            round: address.round,
+            attempt: address.attempt,
+            offset: 0,
+            length: self.bytes.len() as u64,
+            digest: self.digest,
+        }
+    }
+}

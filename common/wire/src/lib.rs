@@ -1,0 +1,28 @@
+//! What travels between a device and its aggregator, as types and as bytes: ids, limits, control messages, the
+//! frame codec, the blob header and the refusal codes.
+//!
+//! This crate opens no socket, reads no clock and draws no entropy (invariant 7). It holds invariant 8 for everything
+//! that is decoded here: a length that a peer declares is compared with its limit before anything is allocated.
+//! `docs/PROTOCOL.md` draws the bytes.
+
+pub mod blob;
+pub mod frame;
+pub mod ids;
+pub mod limits;
+pub mod message;
+pub mod refusal;
+
+pub use blob::{BLOB_HEADER_BYTES, BlobHeader, BlobKind, CodecId, HeaderError};
+pub use frame::{FrameError, decode, encode};
+pub use ids::{Address, DeviceId, Digest, Identity, ParseIdError, Role, RunId, TaskId};
+pub use message::{
+    Available, Decline, Evaluation, Fetch, Hello, ModelRef, RoundKind, RoundStart, RunPlan, ToAggregator, ToClient,
+    UpdateReport, Verdict, Welcome,
+};
+pub use refusal::Refusal;
+
+/// The version of the protocol that this build speaks; a hello offers a range of them.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// The ALPN identifier of the protocol's first major version.
+pub const ALPN: &[u8] = b"starling/1";

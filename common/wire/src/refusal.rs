@@ -1,0 +1,144 @@
+//! The closed list of reasons for which a peer is refused. Codes are stable: they travel as QUIC error codes, appear in
+//! logs and in exit messages, and are never given a second meaning.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal;)*) => {
+        /// Why a peer, a frame or a blob was refused. The fault is the peer's, and the text says what to do.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[repr(u16)]
+        #[non_exhaustive]
+        pub enum Refusal { $($(#[$doc])* $name = $code),* }
+
+        impl Refusal {
+            /// Every reason there is, in the order of their codes.
+            pub const ALL: &[Refusal] = &[$(Refusal::$name),*];
+
+            /// What is wrong and what to do, in words.
+            pub fn text(self) -> &'static str {
+                match self { $(Refusal::$name => $text),* }
+            }
+
+            /// The stable name in logs.
+            pub fn name(self) -> &'static str {
+                match self { $(Refusal::$name => stringify!($name)),* }
+            }
+        }
+    };
+}
+
+refusals! {
+    // The connection.
+    /// No common protocol version.
+    VersionNotSpoken = 1, "no protocol version is spoken by both sides; update the older one";
+    /// The certificate chains to no CA known here.
+    ForeignCertificate = 2, "the certificate was issued by another CA; enrol with this aggregator's CA";
+    /// The certificate is outside its validity.
+    CertificateExpired = 3, "the certificate has expired or is not valid yet; renew it, or check the clock";
+    /// The certificate's role may not do this.
+    WrongRole = 4, "the certificate's role may not do this; connect with a certificate of the right role";
+    /// The hello named somebody else than the certificate.
+    NameMismatch = 5, "the name in the hello is not the one in the certificate";
+    /// No usable identity in the certificate.
+    NoIdentity = 6, "the certificate carries no Starling identity; issue one with `starling certs issue`";
+    /// The first frame was no hello, or none came in time.
+    NoHello = 7, "no hello arrived first and in time";
+    /// As many connections as the configuration allows.
+    Busy = 8, "the aggregator holds as many connections as it is configured for; try again later";
+    /// The daemon is stopping.
+    ShuttingDown = 9, "the peer is shutting down; connect again later";
+    /// The same device connected again.
+    Superseded = 10, "the same device has opened a newer connection";
+    // Frames.
+    /// A frame's length is over its limit.
+    FrameTooLarge = 20, "a control frame declares more bytes than allowed";
+    /// A frame could not be decoded.
+    MalformedFrame = 21, "a control frame could not be decoded";
+    /// A frame that its sender may not send now.
+    UnexpectedFrame = 22, "a control frame came that is not expected in this state";
+    /// A peer made no progress.
+    Stalled = 23, "a transfer made no progress in time";
+    // Blobs.
+    /// The header is malformed.
+    MalformedHeader = 30, "a blob's header could not be decoded";
+    /// The length differs from the one that the plan fixes.
+    LengthMismatch = 31, "a blob's length is not the one that the round's plan fixes";
+    /// The bytes do not have the digest that the header promised.
+    DigestMismatch = 32, "a blob's bytes do not have the digest in its header";
+    /// The codec is not the plan's.
+    CodecMismatch = 33, "a blob's codec is not the one that the round's plan fixes";
+    /// No such run here.
+    UnknownRun = 34, "no such run is open for this device";
+    /// No such blob here.
+    UnknownBlob = 35, "no blob of that digest is offered";
+    // Updates.
+    /// The round is over.
+    RoundClosed = 40, "the round of this update has been closed";
+    /// The attempt was given up.
+    StaleAttempt = 41, "the attempt of this update has been given up";
+    /// The device was not selected.
+    NotInCohort = 42, "the device is not in the round's cohort";
+    /// The device has contributed already.
+    Duplicate = 43, "the device has already contributed to this round";
+    /// The weight is zero or over the plan's cap.
+    WeightOutOfRange = 44, "the update's weight is zero or over the cap of the round's plan";
+    /// A value is not finite.
+    NotFinite = 45, "the update holds a value that is not finite";
+    /// A value is beyond the plan's bound.
+    OutOfRange = 46, "the update holds a value beyond the bound of the round's plan";
+    /// The payload does not decode.
+    MalformedUpdate = 47, "the update's payload could not be decoded";
+    /// Nothing more can be staged.
+    StagingFull = 48, "the aggregator can stage no further update now; send it again later";
+    /// Our own fault.
+    Internal = 99, "the peer failed in a way that is its own fault; its log says more";
+}
+
+impl Refusal {
+    /// The stable number, which is also the QUIC application error code.
+    pub fn code(self) -> u16 {
+        self as u16
+    }
+
+    /// The refusal that `code` stands for.
+    pub fn from_code(code: u64) -> Option<Self> {
+        Self::ALL.iter().copied().find(|refusal| u64::from(refusal.code()) == code)
+    }
+
+    /// Whether trying again, unchanged, can ever help.
+    pub fn is_final(self) -> bool {
+        matches!(
+            self,
+            Refusal::VersionNotSpoken
+                | Refusal::ForeignCertificate
+                | Refusal::CertificateExpired
+                | Refusal::WrongRole
+                | Refusal::NameMismatch
+                | Refusal::NoIdentity
+        )
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (code {} {})", self.text(), self.code(), self.name())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_read_back() {
+        for refusal in Refusal::ALL {
+            assert_eq!(Refusal::from_code(u64::from(refusal.code())), Some(*refusal));
+        }
+        assert_eq!(Refusal::from_code(0), None);
+    }
+}

@@ -1,0 +1,88 @@
+//! One command for a workstation: the demo, simulation and pooled training of a task, the runtime's bench, certificates, and
+//! both daemons.
+
+mod bench_runtime;
+mod demo;
+mod evaluator;
+mod fleet;
+mod report;
+mod simulate;
+mod status;
+mod task_input;
+mod train;
+mod world;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use starling_daemon::Exit;
+
+/// Federated learning for edge devices
+#[derive(Debug, Parser)]
+#[command(name = "starling", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch real device processes train a real model with an aggregator, on this machine
+    Demo(demo::Args),
+    /// Run a task's federation in this process, without sockets, reproducibly
+    Simulate(simulate::Args),
+    /// Train a task's model on the pooled data: the baseline
+    Train(train::Args),
+    /// Measure
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Make a certificate authority, issue certificates, look into them
+    Certs(starling_certs::command::Args),
+    /// The device's daemon and its verbs
+    Client(starling_client::command::ClientCommand),
+    /// The operator's daemon and its verbs
+    Aggregator {
+        /// A task file whose test set the versions of that task's runs are tested on; can be given again
+        #[arg(long, value_name = "TASK")]
+        test_of: Vec<std::path::PathBuf>,
+        /// What to do
+        #[command(subcommand)]
+        verb: starling_aggregator::command::Command,
+    },
+    #[command(hide = true)]
+    BenchClient(bench_runtime::ClientArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// The pure cost of the runtime: real processes whose training is a copy and a little noise
+    Runtime(bench_runtime::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Exit::Failure.into()
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Demo(args) => return demo::command(&args),
+        Command::Simulate(args) => simulate::command(&args)?,
+        Command::Train(args) => train::command(&args)?,
+        Command::Bench(Bench::Runtime(args)) => bench_runtime::command(&args)?,
+        Command::Certs(args) => starling_certs::command::run(&args)?,
+        Command::Client(args) => return Ok(starling_client::command::run(args)),
+        Command::Aggregator { test_of, verb } => {
+            let evaluator = evaluator::BurnEvaluator::new(&test_of)?;
+            return starling_aggregator::command::execute(verb, evaluator.map(|evaluator| Arc::new(evaluator) as _));
+        }
+        Command::BenchClient(args) => return bench_runtime::client(&args),
+    }
+    Ok(Exit::Ok)
+}

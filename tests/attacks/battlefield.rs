@@ -1,0 +1,131 @@
+//! An aggregator with two honest devices and an endless run: what attacks are measured against.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use starling_testkit::fleet::{PATIENCE, number, rounds};
+use starling_testkit::{Fleet, until};
+use starling_wire::Refusal;
+use tokio::runtime::Runtime;
+
+/// Devices of the honest part of the fleet.
+pub(crate) const HONEST: u32 = 2;
+
+/// How much an attack may add to the aggregator's memory. One connection's windows are 2 MiB, a frame is 61 KiB; what is
+/// left is for the allocator's caches and the honest rounds that go on meanwhile. An attack that is not bounded costs GBs.
+const MEMORY_BYTES_MAX: u64 = 48 << 20;
+
+/// How long a round of a tenth of a second may take while the machine is attacked and runs other tests.
+const ROUND_S_MAX: f64 = 15.0;
+
+/// The index of the first attacker's certificate.
+pub(crate) const ATTACKER: u32 = 66;
+
+/// The scene of an attack.
+pub(crate) struct Battlefield {
+    pub(crate) fleet: Fleet,
+    pub(crate) run: u64,
+    pub(crate) runtime: Runtime,
+    memory_before: u64,
+    rounds_before: usize,
+}
+
+const DATA: &str = r#"
+    [[task]]
+    name = "digits"
+    [task.data]
+    format = "csv"
+    train = "embedded:optdigits"
+    [task.partition]
+    how = "iid"
+    devices = 2
+    index = {index}
+    seed = 1
+"#;
+
+const TASK: &str = r#"
+    name = "digits"
+    kind = "classification"
+    [data]
+    format = "csv"
+    train = "embedded:optdigits"
+    shape = [1, 8, 8]
+    scale = "unit"
+    [model]
+    layers = ["flatten", { linear = { out = 16 } }, "relu", { linear = { out = 10 } }]
+    [train]
+    epochs = 2
+    [federation]
+    devices = 8
+    devices_min = 2
+    rounds = 1000000
+    deadline_ms = 6000
+"#;
+
+impl Battlefield {
+    /// Starts the fleet and its run, and waits until rounds are going by.
+    pub(crate) fn new(seed: u64) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let mut fleet = Fleet::new(env!("CARGO_BIN_EXE_starling"), seed, DATA);
+        fleet.start_aggregator();
+        (0..HONEST).for_each(|index| fleet.start_device(index));
+        let run = fleet.start_run(TASK, seed);
+        let rounds_before = rounds(&fleet.wait_rounds(run, 3)).len();
+        let (_, memory_before) = fleet.aggregator().memory();
+        Self { fleet, run, runtime: runtime.expect("threads"), memory_before, rounds_before }
+    }
+
+    /// Waits until the aggregator has committed `more` rounds from now on: that it works while it is attacked.
+    #[track_caller]
+    pub(crate) fn wait_more_rounds(&self, more: usize) {
+        let now = rounds(&self.fleet.wait_rounds(self.run, 1)).len();
+        self.fleet.wait_rounds(self.run, now + more);
+    }
+
+    /// Waits until the operator sees `reason` for somebody whom `who` fits, in the log and among those turned away.
+    #[track_caller]
+    pub(crate) fn wait_operator_sees(&mut self, reason: Refusal, who: &str) {
+        let what = format!("{} for {who} among those turned away", reason.name());
+        until(&what, PATIENCE, || {
+            let answer = self.fleet.ask(&json!({ "verb": "devices" }))?.ok()?;
+            let fits = |refused: &Value| {
+                refused["code"] == reason.code() && refused["who"].as_str().is_some_and(|text| text.contains(who))
+            };
+            answer["turned_away"].as_array()?.iter().any(fits).then_some(())
+        });
+        self.fleet
+            .aggregator()
+            .wait_stderr(&what, PATIENCE, |line| (line.contains(reason.text()) && line.contains(who)).then_some(()));
+    }
+
+    /// Waits until the log tells of `reason`: a stream's end is no connection's end, so nobody is turned away.
+    #[track_caller]
+    pub(crate) fn wait_logged(&mut self, reason: Refusal) {
+        let what = format!("{} in the log", reason.name());
+        self.fleet.aggregator().wait_stderr(&what, PATIENCE, |line| line.contains(reason.text()).then_some(()));
+    }
+
+    /// Asserts that the attack has cost bounded memory, that the run goes on, and that no round suffered.
+    #[track_caller]
+    pub(crate) fn assert_undisturbed(&mut self) {
+        let start = Instant::now();
+        let now = rounds(&self.fleet.wait_rounds(self.run, 1)).len();
+        let status = self.fleet.wait_rounds(self.run, now.max(self.rounds_before) + 3);
+        let waited = start.elapsed();
+        for round in &rounds(&status)[self.rounds_before..] {
+            assert!(number(round, "contributors") >= u64::from(HONEST), "an honest update was lost: {round}");
+            assert_eq!(number(round, "attempt"), 1, "a round had to be tried again: {round}");
+            let wall_s = round["wall_s"].as_f64().expect("a number");
+            assert!(wall_s < ROUND_S_MAX, "a round was held up: {round}");
+        }
+        assert!(waited < Duration::from_secs(45), "three rounds took {waited:?}");
+        let (_, peak) = self.fleet.aggregator().memory();
+        let grown = peak.saturating_sub(self.memory_before);
+        assert!(
+            grown <= MEMORY_BYTES_MAX,
+            "the attack cost {} MiB on top of {} MiB",
+            grown >> 20,
+            self.memory_before >> 20
+        );
+    }
+}

@@ -1,0 +1,8 @@
+//! Real processes on loopback: an aggregator and its devices, as an operator starts them. Every wait is for a state.
+
+mod command;
+mod kill_aggregator;
+mod kill_device;
+mod lossy_link;
+mod sigterm;
+mod world;
