@@ -28,6 +28,12 @@ const POLL: Duration = Duration::from_millis(20);
 /// How long connected devices are left alone before their memory is read.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// Inputs of the bench's layer at most: what a task's sample may hold.
+const INPUTS_MAX: u64 = 1 << 26;
+
+/// Bytes of an update beside its values: more than any preamble and codec adds.
+const UPDATE_BYTES_SPARE: u64 = 64 << 10;
+
 /// The magnitude of the noise: what an update of a network looks like.
 const NOISE: f32 = 1e-3;
 
@@ -95,9 +101,9 @@ struct Measured {
 /// Runs the command.
 pub(crate) fn command(args: &Args) -> Result<()> {
     let interrupted = interruption()?;
-    let enrolled = Enrolled::new(args.devices, 1, args.path)?;
+    let enrolled = Enrolled::new(args.devices, 1, args.path, 4 * args.params + UPDATE_BYTES_SPARE)?;
     let started = Instant::now();
-    let mut fleet = enrolled.start(None, args.devices, &["bench-client"], |_| Ok(binding(args)), interrupted)?;
+    let mut fleet = enrolled.start(None, args.devices, &["bench-client"], |_| Ok(binding()), interrupted)?;
     fleet.wait_connected()?;
     let connected_s = started.elapsed().as_secs_f64();
 
@@ -112,7 +118,8 @@ pub(crate) fn command(args: &Args) -> Result<()> {
     let server = fleet.aggregator_usage()?;
     fleet.stop()?;
 
-    let measured = measure(args, &status, run_s, connected_s + first_round_s, (server_before, server), (&idle, &devices))?;
+    let measured =
+        measure(args, &status, run_s, connected_s + first_round_s, (server_before, server), (&idle, &devices))?;
     args.json.finish(&measured, &table(&measured))
 }
 
@@ -145,6 +152,7 @@ fn measure(
     devices: (&[Usage], &[Usage]),
 ) -> Result<Measured> {
     let rounds = status.rounds.len();
+    let (inputs, outputs) = sizes(args.params);
     ensure!(rounds == args.rounds as usize, "{rounds} of {} rounds were committed", args.rounds);
     let updates: u64 = status.rounds.iter().map(|round| round.contributors).sum();
     let times: Vec<f64> = status.rounds.iter().map(|round| round.wall_s).collect();
@@ -154,7 +162,7 @@ fn measure(
     let moved_mb_per_s = (status.bytes_up + status.bytes_down) as f64 / 1e6 / times.iter().sum::<f64>();
     Ok(Measured {
         devices: args.devices,
-        params: args.params,
+        params: (inputs + 1) * outputs,
         rounds,
         codec: args.codec.to_string(),
         path: args.path,
@@ -207,19 +215,27 @@ fn table(measured: &Measured) -> Table {
     table
 }
 
-/// A task whose model has exactly as many parameters as asked for: one output with a weight an input, and a bias.
+/// Inputs and outputs of one dense layer with as many weights and biases as asked for, less at most the remainder of a
+/// division by the few outputs that very large models need.
+fn sizes(params: u64) -> (u64, u64) {
+    let outputs = params.div_ceil(INPUTS_MAX + 1);
+    (params / outputs - 1, outputs)
+}
+
+/// The bench's task: one dense layer.
 fn task(args: &Args) -> String {
+    let (inputs, outputs) = sizes(args.params);
     format!(
         r#"
         name = "{TASK}"
-        kind = "regression"
+        kind = "{}"
         [data]
         format = "csv"
         train = "none"
         label = -1
-        shape = [{}]
+        shape = [{inputs}]
         [model]
-        layers = [{{ linear = {{ out = 1 }} }}]
+        layers = [{{ linear = {{ out = {outputs} }} }}]
         [federation]
         devices_min = {}
         rounds = {}
@@ -228,7 +244,7 @@ fn task(args: &Args) -> String {
         codec = "{codec}"
         down = "{codec}"
         "#,
-        args.params - 1,
+        if outputs == 1 { "regression" } else { "classification" },
         args.devices,
         args.rounds,
         codec = args.codec,
@@ -236,8 +252,8 @@ fn task(args: &Args) -> String {
 }
 
 /// The part of a device's configuration that offers it for the bench. No data are ever read.
-fn binding(args: &Args) -> String {
-    format!("[[task]]\nname = \"{TASK}\"\n[task.data]\nformat = \"csv\"\ntrain = \"none\"\nshape = [{}]\n", args.params - 1)
+fn binding() -> String {
+    format!("[[task]]\nname = \"{TASK}\"\n[task.data]\nformat = \"csv\"\ntrain = \"none\"\n")
 }
 
 fn parse_path(text: &str) -> Result<NetPath, String> {
@@ -284,4 +300,26 @@ fn noise(word: u64) -> f32 {
     #[allow(clippy::cast_precision_loss, reason = "24 bits are exact in an f32")]
     let unit = (word & 0xff_ffff) as f32 * (2.0 / (1u32 << 24) as f32) - 1.0;
     unit * NOISE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_has_as_many_parameters_as_asked_for() {
+        for params in [2, 1_660_000, 100_000_000] {
+            let (inputs, outputs) = sizes(params);
+            assert_eq!((inputs + 1) * outputs, params);
+        }
+        let (inputs, outputs) = sizes(100_000_001);
+        assert_eq!((inputs + 1) * outputs, 100_000_000, "the nearest that two outputs allow");
+    }
+
+    #[test]
+    fn noise_is_small_and_has_no_bias() {
+        let values: Vec<f32> = (0..100_000).map(|counter| noise(word(7, counter))).collect();
+        assert!(values.iter().all(|value| value.abs() <= NOISE));
+        assert!((values.iter().sum::<f32>() / 1e5).abs() < NOISE * 0.02);
+    }
 }

@@ -15,7 +15,7 @@ use starling_net::Path as NetPath;
 use crate::fleet::{Enrolled, Fleet, interruption};
 use crate::report::{JsonArgs, Table, bytes, median, percent, progress};
 use crate::status::RunStatus;
-use crate::task_input::TaskInput;
+use crate::task_input::{TaskInput, parse_override};
 use crate::train;
 
 /// The demo's task. A person finds the same file in the repository and can change it.
@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// What the model's start, the split of the data and the order of batches are drawn from
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Override a key of the demo's task, dotted: --set update.codec=f32
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_override)]
+    overrides: Vec<(String, String)>,
     #[command(flatten)]
     json: JsonArgs,
 }
@@ -64,6 +67,8 @@ struct Demo {
     rss_client_mb_max: f64,
     rss_aggregator_mb_max: f64,
     model_digest: String,
+    /// Test accuracy round by round.
+    curve: Vec<Option<f64>>,
 }
 
 /// Runs the command.
@@ -74,11 +79,14 @@ pub(crate) fn command(args: &Args) -> Result<Exit> {
         ("federation.devices".to_owned(), args.devices.to_string()),
         ("federation.devices_min".to_owned(), args.devices.to_string()),
     ];
+    overrides.extend(args.overrides.iter().cloned());
     overrides.extend(args.rounds.map(|rounds| ("federation.rounds".to_owned(), rounds.to_string())));
-    let input = TaskInput::parse(TASK, &overrides, PathBuf::new(), args.seed).context("the demo's own task is wrong")?;
+    let input =
+        TaskInput::parse(TASK, &overrides, PathBuf::new(), args.seed).context("the demo's own task is wrong")?;
     eprintln!(
-        "{} device processes with skewed data (partition {:?}) and an aggregator, over QUIC with mutual TLS on loopback",
-        args.devices, input.task.federation.partition
+        "{} device processes, each with its own part of the data ({}), and an aggregator, over QUIC with mutual TLS on loopback",
+        args.devices,
+        String::from(input.task.federation.partition)
     );
 
     let federated = Federated::run(args, &input, &overrides, &interrupted)?;
@@ -108,6 +116,7 @@ pub(crate) fn command(args: &Args) -> Result<Exit> {
         rss_client_mb_max: federated.rss_client_mb_max,
         rss_aggregator_mb_max: federated.rss_aggregator_mb_max,
         model_digest: status.version_digest.clone(),
+        curve: status.rounds.iter().map(|round| round.test_accuracy).collect(),
     };
     let mut table = table(&demo);
     let held = match (demo.test_accuracy, demo.pooled_accuracy) {
@@ -115,7 +124,7 @@ pub(crate) fn command(args: &Args) -> Result<Exit> {
         _ => false,
     };
     // Other numbers of rounds or devices are the person's own experiment.
-    let promised = args.rounds.is_none() && args.devices == 8;
+    let promised = args.rounds.is_none() && args.devices == 8 && args.overrides.is_empty();
     if promised && !held {
         table.note(format!(
             "MISSED: expected at least {} and at most {:.0} points below pooled training",
@@ -135,10 +144,16 @@ struct Federated {
 }
 
 impl Federated {
-    fn run(args: &Args, input: &TaskInput, overrides: &[(String, String)], interrupted: &Arc<AtomicBool>) -> Result<Self> {
-        let enrolled = Enrolled::new(args.devices, args.seed, NetPath::Loopback)?;
+    fn run(
+        args: &Args,
+        input: &TaskInput,
+        overrides: &[(String, String)],
+        interrupted: &Arc<AtomicBool>,
+    ) -> Result<Self> {
+        let enrolled = Enrolled::new(args.devices, args.seed, NetPath::Loopback, 0)?;
         let binding = |index| binding(input, args, index);
-        let mut fleet = enrolled.start(Some(TASK), args.devices, &["client", "run"], binding, Arc::clone(interrupted))?;
+        let mut fleet =
+            enrolled.start(Some(TASK), args.devices, &["client", "run"], binding, Arc::clone(interrupted))?;
         fleet.wait_connected()?;
         let run = fleet.start_run(TASK, overrides, args.seed)?;
         let bar = progress(u64::from(input.task.federation.rounds), "rounds");

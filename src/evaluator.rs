@@ -52,7 +52,8 @@ impl BurnEvaluator {
     }
 
     fn prepare(&self, plan: &TaskPlan) -> Result<Prepared> {
-        let input = self.tasks.get(&plan.name).with_context(|| format!("no test set was given for task {:?}", plan.name))?;
+        let input =
+            self.tasks.get(&plan.name).with_context(|| format!("no test set was given for task {:?}", plan.name))?;
         let loaded = input.load_under(plan.seed)?;
         let test = loaded.test.with_context(|| format!("task {:?} names no test set", plan.name))?;
         let rows = all_rows(&test)?;

@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How many lines of a child's log are shown when it fails.
 const LOG_LINES: usize = 12;
 
+/// Bytes of updates that the aggregator holds at once, if one update is no larger: its own default.
+const STAGING_BYTES: u64 = 256 << 20;
+
 /// The file of a task with a test set.
 const TASK_FILE: &str = "task.toml";
 
@@ -55,9 +58,11 @@ pub(crate) struct Enrolled {
 }
 
 impl Enrolled {
-    /// Makes a CA, and keys and certificates for an aggregator and `devices` devices whose ids `seed` decides.
-    pub(crate) fn new(devices: u32, seed: u64, path: NetPath) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("starling-").tempdir().context("no temporary folder could be made")?;
+    /// Makes a CA, and keys and certificates for an aggregator and `devices` devices whose ids `seed` decides. The
+    /// aggregator stages at least one update of `update_bytes`.
+    pub(crate) fn new(devices: u32, seed: u64, path: NetPath, update_bytes: u64) -> Result<Self> {
+        let folder =
+            tempfile::Builder::new().prefix("starling-").tempdir().context("no temporary folder could be made")?;
         let authority = Authority::in_memory()?;
         let issue = |name: &str, role, id| -> Result<()> {
             let identity = Identity { id, role, name: name.to_owned() };
@@ -69,8 +74,9 @@ impl Enrolled {
         }
         let enrolled = Self { aggregator_config: folder.path().join("aggregator.toml"), folder, path };
         let text = format!(
-            "listen = \"127.0.0.1:0\"\nstate_dir = \"aggregator/state\"\npath = {:?}\n{}",
+            "listen = \"127.0.0.1:0\"\nstate_dir = \"aggregator/state\"\npath = {:?}\nstaging_bytes_max = {}\n{}",
             path_word(path),
+            STAGING_BYTES.max(update_bytes),
             tls("aggregator")
         );
         write(&enrolled.aggregator_config, &text)?;
@@ -123,8 +129,9 @@ impl Enrolled {
 impl Fleet {
     /// Asks the aggregator; a refusal is an error.
     pub(crate) fn admin(&self, request: &Value) -> Result<Value> {
-        starling_aggregator::ask(&self.admin_socket, request)
-            .map_err(|error| self.explain(anyhow::Error::new(error).context("the aggregator did not do what it was asked")))
+        starling_aggregator::ask(&self.admin_socket, request).map_err(|error| {
+            self.explain(anyhow::Error::new(error).context("the aggregator did not do what it was asked"))
+        })
     }
 
     /// Waits until as many devices are connected as were started.
@@ -133,7 +140,8 @@ impl Fleet {
         loop {
             let answer = self.admin(&json!({ "verb": "devices" }))?;
             let has_offered = |device: &&Value| device["tasks"].as_array().is_some_and(|tasks| !tasks.is_empty());
-            let connected = answer["devices"].as_array().map_or(0, |devices| devices.iter().filter(has_offered).count());
+            let connected =
+                answer["devices"].as_array().map_or(0, |devices| devices.iter().filter(has_offered).count());
             if connected >= self.devices.len() {
                 return Ok(());
             }
@@ -281,7 +289,8 @@ impl Drop for Daemon {
 pub(crate) fn interruption() -> Result<Arc<AtomicBool>> {
     let raised = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&raised);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for signals")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for signals")?;
     std::thread::spawn(move || {
         runtime.block_on(async { starling_daemon::signals::shutdown().await });
         flag.store(true, Ordering::Relaxed);

@@ -15,8 +15,8 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use starling_model::Evaluated;
 use starling_protocol::run::{Action, HeldOut, Progress, RunMachine, RunSettings, cohort_max};
-use starling_spec::{CodecSpec, TaskKind};
 use starling_spec::random::{Purpose, Random, device_key};
+use starling_spec::{CodecSpec, TaskKind};
 use starling_update::{Fold, Numerics, Sealed, Version, admit, admit_header, difference};
 use starling_wire::{Address, BLOB_HEADER_BYTES, DeviceId, Digest, Evaluation, RoundKind, RunId, TaskId};
 
@@ -103,7 +103,8 @@ pub(crate) fn command(args: &Args) -> Result<()> {
 }
 
 fn table(result: &Simulated, kind: TaskKind, wall_s: f64) -> Table {
-    let mut table = Table::new(&["round", "cohort", "train loss", "test loss", "test accuracy", "held-out", "up", "down"]);
+    let mut table =
+        Table::new(&["round", "cohort", "train loss", "test loss", "test accuracy", "held-out", "up", "down"]);
     let accuracy = |share| if kind == TaskKind::Regression { "–".to_owned() } else { percent(share) };
     for round in &result.rounds {
         table.row(vec![
@@ -347,7 +348,13 @@ impl<'world> Simulation<'world> {
     }
 
     #[allow(clippy::cast_precision_loss, reason = "weights add up to far less than 2^53")]
-    fn commit(&mut self, address: Address, contributors: &BTreeSet<DeviceId>, cohort: usize, bar: &ProgressBar) -> Result<()> {
+    fn commit(
+        &mut self,
+        address: Address,
+        contributors: &BTreeSet<DeviceId>,
+        cohort: usize,
+        bar: &ProgressBar,
+    ) -> Result<()> {
         anyhow::ensure!(self.fold.contributors() == contributors, "the fold holds other updates than the round");
         let mut master = self.version.master().to_vec();
         self.fold.apply_mean(&mut master);

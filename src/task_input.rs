@@ -72,7 +72,8 @@ impl TaskInput {
     }
 }
 
-fn parse_override(text: &str) -> Result<(String, String), String> {
+/// Reads the value of `--set`.
+pub(crate) fn parse_override(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("expected KEY=VALUE".to_owned()),

@@ -55,7 +55,8 @@ pub(crate) struct Epoch {
 /// Runs the command.
 pub(crate) fn command(args: &Args) -> Result<()> {
     let input = args.task.read()?;
-    let epochs = args.epochs.map_or_else(|| passes(&input.task.federation, input.task.train.epochs), |epochs| epochs as usize);
+    let epochs =
+        args.epochs.map_or_else(|| passes(&input.task.federation, input.task.train.epochs), |epochs| epochs as usize);
     let bar = progress(epochs as u64, "train");
     let result = train(&input, epochs, &bar);
     bar.finish_and_clear();
@@ -64,10 +65,7 @@ pub(crate) fn command(args: &Args) -> Result<()> {
     for epoch in &result.epochs {
         table.row(vec![epoch.epoch.to_string(), figure(epoch.test_loss, 4), percent(epoch.test_accuracy)]);
     }
-    table.note(format!(
-        "{} parameters, {} examples, {:.1} s",
-        result.parameters, result.examples, result.wall_s
-    ));
+    table.note(format!("{} parameters, {} examples, {:.1} s", result.parameters, result.examples, result.wall_s));
     args.json.finish(&result, &table)
 }
 
@@ -97,7 +95,8 @@ pub(crate) fn train(input: &TaskInput, epochs: usize, bar: &ProgressBar) -> Resu
     let mut passed: Vec<Epoch> = Vec::new();
     let mut failed = None;
     let mut on_epoch = |_, parameters: &[f32]| {
-        let figures = data.test.as_ref().zip(test_rows.as_deref()).map(|(test, rows)| judge.evaluate(parameters, test, rows));
+        let figures =
+            data.test.as_ref().zip(test_rows.as_deref()).map(|(test, rows)| judge.evaluate(parameters, test, rows));
         let figures = match figures.transpose() {
             Ok(figures) => figures,
             Err(error) => {
@@ -112,7 +111,9 @@ pub(crate) fn train(input: &TaskInput, epochs: usize, bar: &ProgressBar) -> Resu
         bar.set_message(percent(test_accuracy));
     };
     let path = TrainPath { device: POOLED, round: 0 };
-    network.train_pooled(&mut parameters, &data.train, &rows, epochs, path, &mut on_epoch).context("training failed")?;
+    network
+        .train_pooled(&mut parameters, &data.train, &rows, epochs, path, &mut on_epoch)
+        .context("training failed")?;
     if let Some(error) = failed {
         return Err(error).context("evaluation failed");
     }

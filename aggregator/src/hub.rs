@@ -214,7 +214,7 @@ impl Hub {
         let address = Address { task, run: header.run, round: header.round, attempt: header.attempt };
         open.machine.admit_update(device, &address)?;
         starling_update::admit_header(header, &open.loaded.numerics)?;
-        Ok((address, open.loaded.numerics.clone()))
+        Ok((address, open.loaded.numerics))
     }
 
     fn refuse_update(&mut self, device: DeviceId, address: Address, reason: Refusal) {

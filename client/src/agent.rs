@@ -64,11 +64,7 @@ enum Ended {
     /// The client is to stop.
     Shutdown,
     /// The connection is gone, or never was.
-    Lost {
-        refusal: Option<Refusal>,
-        text: String,
-        welcomed: bool,
-    },
+    Lost { refusal: Option<Refusal>, text: String, welcomed: bool },
 }
 
 /// Runs a client until `shutdown` resolves.
@@ -252,7 +248,8 @@ impl Agent {
         let idle_at = self.idle_since_ms.map(|since| since.saturating_add(IDLE_MS));
         // Far enough to be never, near enough for the clock's arithmetic.
         let never = self.now_ms().saturating_add(24 * 3600 * 1000);
-        let at_ms = [self.participant.poll_timeout(), idle_at, Some(never)].into_iter().flatten().min().unwrap_or(never);
+        let at_ms =
+            [self.participant.poll_timeout(), idle_at, Some(never)].into_iter().flatten().min().unwrap_or(never);
         self.begun + Duration::from_millis(at_ms)
     }
 

@@ -74,11 +74,7 @@ impl BurnLearner {
         Ok(Prepared { plan: plan.id(), network, data, train, holdout })
     }
 
-    fn with<T>(
-        &self,
-        job: &Job,
-        work: impl FnOnce(&mut Prepared) -> Result<T, LearnError>,
-    ) -> Result<T, LearnError> {
+    fn with<T>(&self, job: &Job, work: impl FnOnce(&mut Prepared) -> Result<T, LearnError>) -> Result<T, LearnError> {
         // A job that panicked has left the network in an unknown state; what is behind the lock is then built anew.
         let poisoned = self.prepared.is_poisoned();
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);

@@ -153,9 +153,8 @@ impl Shelf {
 
     /// Whatever is in memory only.
     pub(crate) fn unsaved(&self) -> Vec<Unsaved> {
-        let unsaved = |(run, held): (&RunId, &Held)| {
-            Some(Unsaved { run: *run, record: held.record, bytes: held.bytes.clone()? })
-        };
+        let unsaved =
+            |(run, held): (&RunId, &Held)| Some(Unsaved { run: *run, record: held.record, bytes: held.bytes.clone()? });
         self.held.iter().filter_map(unsaved).collect()
     }
 

@@ -209,7 +209,9 @@ mod tests {
 
     #[test]
     fn inv8_a_model_that_is_not_the_plans_is_not_asked_for() {
-        for wrong in [ModelRef { length: 8004, ..base() }, ModelRef { codec: CodecId { family: 2, parameter: 0 }, ..base() }] {
+        for wrong in
+            [ModelRef { length: 8004, ..base() }, ModelRef { codec: CodecId { family: 2, parameter: 0 }, ..base() }]
+        {
             assert_eq!(Downloads::default().begin(TASK, fetch(None), wrong, &plan()), None);
         }
     }

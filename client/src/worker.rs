@@ -187,8 +187,7 @@ impl Work<'_> {
 
     fn evaluate(&self) -> Result<Figures, Decline> {
         let (job, base) = self.prepare()?;
-        let (examples, correct, loss_sum) =
-            self.learner.evaluate(&job, base).map_err(|error| self.declined(&error))?;
+        let (examples, correct, loss_sum) = self.learner.evaluate(&job, base).map_err(|error| self.declined(&error))?;
         Ok(Figures { examples, correct, loss_sum })
     }
 

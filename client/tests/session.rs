@@ -68,11 +68,9 @@ impl Aggregator {
 
     /// Waits for the client, welcomes it and announces the run.
     async fn welcome(&self, epoch: u64) -> (Link, ToDevice) {
-        let link = loop {
-            match self.endpoint.accept().await.expect("the endpoint is open") {
-                Incoming::Connected(link) => break link,
-                Incoming::Failed(failure) => panic!("{failure}"),
-            }
+        let link = match self.endpoint.accept().await.expect("the endpoint is open") {
+            Incoming::Connected(link) => link,
+            Incoming::Failed(failure) => panic!("{failure}"),
         };
         let (_, mut control) = greet_device(&link, epoch, &[Role::Device], WAIT).await.expect("a hello");
         let Ok(Some(ToAggregator::Available(available))) = control.recv().await else { panic!("no tasks") };
@@ -109,8 +107,7 @@ impl Aggregator {
         let mut network = Network::new(&self.plan).expect("a network");
         let outcome = network.train(&mut delta, &pooled, &train, path, &AtomicBool::new(false)).expect("trained");
         delta.iter_mut().zip(&base).for_each(|(value, base)| *value -= base);
-        let report =
-            UpdateReport { weight: outcome.examples, train_loss: outcome.loss_mean, steps: outcome.steps };
+        let report = UpdateReport { weight: outcome.examples, train_loss: outcome.loss_mean, steps: outcome.steps };
         let key = rounding_key(SEED, self.device, round);
         seal(&report, &delta, self.plan.update.codec, key).expect("sealed")
     }

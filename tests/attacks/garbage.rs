@@ -23,8 +23,9 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 fn garbage_datagrams_change_nothing() {
     let mut field = Battlefield::new(38);
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
-    for seed in 0..20_000u64 {
-        let mut datagram = noise(seed, 1 + (seed as usize * 37) % 1400);
+    for seed in 0..20_000u32 {
+        let length = 1 + usize::try_from(seed * 37 % 1400).expect("below 1400");
+        let mut datagram = noise(seed.into(), length);
         // Every other one looks like a QUIC long header of version 1, so that it gets further.
         if seed % 2 == 0 && datagram.len() > 5 {
             let first = 0xc0 | datagram[0] & 0x3f;

@@ -48,8 +48,10 @@ impl Agent {
         let connect = async {
             let link = endpoint.dial(aggregator).await.map_err(|error| dial_failure(&error))?;
             let greeted = greet_aggregator(&link, SOFTWARE).await;
-            let (mut control, welcome) = greeted.map_err(|error| {
-                Ended::Lost { refusal: error.refusal(), text: error.reason.to_string(), welcomed: false }
+            let (mut control, welcome) = greeted.map_err(|error| Ended::Lost {
+                refusal: error.refusal(),
+                text: error.reason.to_string(),
+                welcomed: false,
             })?;
             let available = control.send(&ToAggregator::Available(Available { tasks })).await;
             available.map_err(|error| lost(error.refusal(), error.to_string()))?;
@@ -271,9 +273,10 @@ impl Agent {
                 self.participant.handle_model_ready(run, base.digest);
             }
             Some(Arrival::Difference { base, bytes }) => {
-                let rebuilding = self.shelf.source(run).is_some_and(|held| {
-                    self.worker.submit(Order::Rebuild { run, base, held, difference: bytes })
-                });
+                let rebuilding = self
+                    .shelf
+                    .source(run)
+                    .is_some_and(|held| self.worker.submit(Order::Rebuild { run, base, held, difference: bytes }));
                 if !rebuilding {
                     self.participant.handle_model_failed(run, base.digest);
                 }

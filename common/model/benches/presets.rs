@@ -63,7 +63,10 @@ fn best(units: usize, mut work: impl FnMut()) -> f64 {
 
 fn main() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    println!("{:14} {:8} {:>14} {:>14} {:>12} {:>12}", "preset", "backend", "train b10 /s", "train b32 /s", "infer1 µs", "infer64 µs");
+    println!(
+        "{:14} {:8} {:>14} {:>14} {:>12} {:>12}",
+        "preset", "backend", "train b10 /s", "train b32 /s", "infer1 µs", "infer64 µs"
+    );
     for preset in ["fedavg-2nn", "lenet-300-100", "lenet-5", "fedavg-cnn"] {
         if !preset.contains(&wanted) {
             continue;
@@ -79,9 +82,11 @@ fn main() {
                 let mut parameters = initial_parameters(&plan.manifest().expect("a manifest"), 1);
                 let mut network = Network::new(&plan).expect("a network");
                 let (path, stop) = (TrainPath { device: 0, round: 1 }, AtomicBool::new(false));
-                rates.push(1.0 / best(samples, || {
-                    black_box(network.train(&mut parameters, &data, &rows, path, &stop).expect("it trains"));
-                }));
+                rates.push(
+                    1.0 / best(samples, || {
+                        black_box(network.train(&mut parameters, &data, &rows, path, &stop).expect("it trains"));
+                    }),
+                );
             }
             let plan = plan(preset, backend, 32);
             let network = Network::new(&plan).expect("a network");
@@ -90,9 +95,11 @@ fn main() {
             let mut latencies = Vec::new();
             for batch in [1usize, 64] {
                 let (features, _) = noise(batch);
-                latencies.push(1e6 * best(1, || {
-                    black_box(predict(&features).expect("it predicts"));
-                }));
+                latencies.push(
+                    1e6 * best(1, || {
+                        black_box(predict(&features).expect("it predicts"));
+                    }),
+                );
             }
             println!(
                 "{preset:14} {backend:8} {:14.0} {:14.0} {:12.0} {:12.0}",

@@ -15,7 +15,10 @@ pub(crate) fn choose(asked: Backend, nodes: &[Node]) -> (Backend, Backend) {
 }
 
 /// The device of a backend, without gradients.
-#[allow(deprecated, reason = "burn calls burn-ndarray deprecated in favour of flex; it trains dense networks faster, so both are kept")]
+#[allow(
+    deprecated,
+    reason = "burn calls burn-ndarray deprecated in favour of flex; it trains dense networks faster, so both are kept"
+)]
 pub(crate) fn device(backend: Backend) -> Device {
     match backend {
         Backend::Ndarray => Device::ndarray(),

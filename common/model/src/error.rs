@@ -17,7 +17,9 @@ pub enum ModelError {
         got: usize,
     },
     /// The data are of another task.
-    #[error("the data are for {got:?} with {got_len} values a sample; the plan expects {expected:?} with {expected_len}")]
+    #[error(
+        "the data are for {got:?} with {got_len} values a sample; the plan expects {expected:?} with {expected_len}"
+    )]
     Data {
         /// The plan's kind.
         expected: TaskKind,

@@ -72,9 +72,9 @@ mod tests {
     fn cross_entropy_of_known_logits() {
         let logits = [0.0, 0.0, 0.0, 0.0, 1000.0, 0.0, 1000.0, 999.0];
         let mut gradient = Vec::new();
-        let scored = cross_entropy(&logits, &[1, 0], 4, Some(&mut gradient)).expect("labels in range");
-        // ln 4, and 1000 + ln(1 + e^-1) for the class that got nothing.
-        assert!((scored.loss_sum - (4f64.ln() + 1000.0 + (1.0 + (-1f64).exp()).ln())).abs() < 1e-4);
+        let scored = cross_entropy(&logits, &[1, 1], 4, Some(&mut gradient)).expect("labels in range");
+        // ln 4, and 1000 + ln(2 + e^-1) for the class that got nothing.
+        assert!((scored.loss_sum - (4f64.ln() + 1000.0 + (2.0 + (-1f64).exp()).ln())).abs() < 1e-4);
         assert_eq!(scored.correct, 0, "the first of four equal outputs is class 0, not 1");
         assert_eq!(gradient[..4], [0.125, 0.125 - 0.5, 0.125, 0.125]);
         assert!((gradient.iter().sum::<f32>()).abs() < 1e-6);

@@ -236,7 +236,8 @@ impl Network {
         let len = self.shape.output.iter().product::<usize>();
         let outputs = outputs.flat(rows.len(), len);
         let logits = values(outputs.clone().without_autodiff());
-        let scored = score(&self.shape, &self.buffers.classes, &self.buffers.values, &logits, Some(&mut self.buffers.gradient))?;
+        let scored =
+            score(&self.shape, &self.buffers.classes, &self.buffers.values, &logits, Some(&mut self.buffers.gradient))?;
         sums.steps += 1;
         sums.loss += scored.loss_sum;
         sums.examples += (rows.len() * len_of_targets(&self.shape)) as u64;
@@ -269,12 +270,7 @@ impl Network {
     ///
     /// # Errors
     /// What is wrong with the data or the parameters.
-    pub fn evaluate(
-        &mut self,
-        parameters: &[f32],
-        data: &dyn Samples,
-        rows: &[u32],
-    ) -> Result<Evaluated, ModelError> {
+    pub fn evaluate(&mut self, parameters: &[f32], data: &dyn Samples, rows: &[u32]) -> Result<Evaluated, ModelError> {
         self.check(parameters, data, rows)?;
         let leaves = self.leaves(parameters);
         let mut found = Evaluated::default();

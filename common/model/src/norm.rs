@@ -20,6 +20,8 @@ pub(crate) fn batch_norm(
     count: usize,
 ) -> (Act, Option<Batch>) {
     if !train {
+        // A running variance that came through a coarse codec may lie a little below zero.
+        let variance = variance.clamp_min(0.0);
         return (each!(x, x => with_statistics(x, scale, shift, mean, variance, EPSILON)), None);
     }
     let (output, mean, variance) = match x {

@@ -77,8 +77,8 @@ impl Cohort {
         self.members.iter().filter(move |(_, state)| unfinished(state)).map(|(device, _)| *device)
     }
 
-    /// Members.
-    pub fn len(&self) -> usize {
+    /// How many were asked.
+    pub fn asked(&self) -> usize {
         self.members.len()
     }
 

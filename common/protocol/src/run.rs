@@ -455,7 +455,7 @@ impl RunMachine {
         let phase = std::mem::replace(&mut self.phase, Phase::Finished);
         let Phase::Training(cohort, _) = phase else { unreachable!("only a training round commits") };
         let contributors = cohort.reported().collect();
-        self.actions.push_back(Action::Commit { address, contributors, cohort: cohort.len() });
+        self.actions.push_back(Action::Commit { address, contributors, cohort: cohort.asked() });
         self.phase = Phase::Committing(cohort);
     }
 

@@ -60,7 +60,11 @@ impl TaskPlan {
         let shape = match (task.kind, task.data.context) {
             (TaskKind::NextToken, Some(context)) if context > 0 => vec![context],
             (TaskKind::NextToken, _) => {
-                return Err(SpecError::value("data.context", "…", "a next-token task needs at least 1 token of context"));
+                return Err(SpecError::value(
+                    "data.context",
+                    "…",
+                    "a next-token task needs at least 1 token of context",
+                ));
             }
             _ if task.data.shape.is_empty() || task.data.shape.contains(&0) => {
                 return Err(SpecError::value("data.shape", format!("{:?}", task.data.shape), "expected sizes above 0"));

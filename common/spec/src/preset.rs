@@ -20,9 +20,8 @@ pub fn layers(name: &str) -> Result<Vec<Layer>, SpecError> {
     let linear = |out| Layer::Linear(Linear { out, bias: true });
     let conv = |out, kernel, padding| Layer::Conv2d(Conv { out, kernel, stride: 1, padding, bias: true });
     let pool = || Layer::MaxPool2d(Pool { size: 2, stride: 2 });
-    let dense = |first, second| {
-        vec![Layer::Flatten, linear(first), Layer::Relu, linear(second), Layer::Relu, linear(10)]
-    };
+    let dense =
+        |first, second| vec![Layer::Flatten, linear(first), Layer::Relu, linear(second), Layer::Relu, linear(10)];
     Ok(match name {
         "fedavg-2nn" => dense(200, 200),
         "lenet-300-100" => dense(300, 100),
@@ -60,7 +59,11 @@ pub fn layers(name: &str) -> Result<Vec<Layer>, SpecError> {
             linear(10),
         ],
         _ => {
-            return Err(SpecError::value("model.preset", format!("{name:?}"), format!("expected one of {}", NAMES.join(", "))));
+            return Err(SpecError::value(
+                "model.preset",
+                format!("{name:?}"),
+                format!("expected one of {}", NAMES.join(", ")),
+            ));
         }
     })
 }

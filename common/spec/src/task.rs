@@ -392,7 +392,11 @@ impl TaskFile {
             return Err(SpecError::value("model", "…", "expected exactly one of `preset` and `layers`"));
         }
         if self.data.test.is_some() && self.data.test_fraction.is_some() {
-            return Err(SpecError::value("data.test_fraction", "…", "expected at most one of `test` and `test_fraction`"));
+            return Err(SpecError::value(
+                "data.test_fraction",
+                "…",
+                "expected at most one of `test` and `test_fraction`",
+            ));
         }
         if let Some(fraction) = self.data.test_fraction {
             share("data.test_fraction", fraction, true)?;

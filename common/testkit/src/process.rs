@@ -7,10 +7,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::wait::until;
-
 /// Lines that are kept of each output. A daemon that says more in a test is out of order.
 const LINES_MAX: usize = 100_000;
+
+/// How long the rest of an ended process's output may take to be read.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
 
 type Lines = Arc<Mutex<Vec<String>>>;
 
@@ -116,14 +117,21 @@ impl Process {
         self.child.try_wait().expect("a child can be waited for")
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and until everything that it has said is here.
     ///
     /// # Panics
     /// If it runs on for `patience`.
     #[track_caller]
     pub fn wait_exit(&mut self, patience: Duration) -> ExitStatus {
         match until_or(patience, || self.exited()) {
-            Some(status) => status,
+            Some(status) => {
+                // The readers hold the other references until they have seen the end of their outputs. A grandchild
+                // that lives on keeps an output open: then what is here has to do.
+                until_or(OUTPUT_PATIENCE, || {
+                    (Arc::strong_count(&self.stdout) == 1 && Arc::strong_count(&self.stderr) == 1).then_some(())
+                });
+                status
+            }
             None => panic!("{} did not end within {patience:?}\n{}", self.name, self.transcript()),
         }
     }
@@ -201,10 +209,6 @@ pub fn run<A: AsRef<OsStr>>(
 ) -> (ExitStatus, String, String) {
     let mut process = Process::spawn(name, binary, arguments);
     let status = process.wait_exit(patience);
-    // The readers hold the other reference until they have seen the end of the output.
-    until("the end of the output", patience, || {
-        (Arc::strong_count(&process.stdout) == 1 && Arc::strong_count(&process.stderr) == 1).then_some(())
-    });
     (status, process.stdout().join("\n"), process.stderr().join("\n"))
 }
 

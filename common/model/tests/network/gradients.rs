@@ -69,7 +69,9 @@ fn images(shape: &[usize], classes: u32) -> Memory {
 #[test]
 fn dense_networks_with_every_smooth_activation_and_dropout() {
     for activation in [r#""tanh""#, r#""sigmoid""#, r#""gelu""#, r#"{"dropout":0.4}"#] {
-        let layers = format!(r#"[{{"linear":{{"out":9}}}},{activation},{{"residual":{{"layers":[{{"linear":{{"out":9}}}},"tanh"]}}}},{{"linear":{{"out":4}}}}]"#);
+        let layers = format!(
+            r#"[{{"linear":{{"out":9}}}},{activation},{{"residual":{{"layers":[{{"linear":{{"out":9}}}},"tanh"]}}}},{{"linear":{{"out":4}}}}]"#
+        );
         check(TaskKind::Classification, &[5], &layers, &images(&[5], 4));
     }
 }
@@ -95,7 +97,8 @@ fn largest_value_pools_and_relu() {
 #[test]
 fn normalisations() {
     for norm in [r#""batch_norm""#, r#"{"group_norm":{"groups":2}}"#, r#""layer_norm""#] {
-        let layers = format!(r#"[{{"conv2d":{{"out":4,"kernel":3}}}},{norm},"tanh","flatten",{{"linear":{{"out":3}}}}]"#);
+        let layers =
+            format!(r#"[{{"conv2d":{{"out":4,"kernel":3}}}},{norm},"tanh","flatten",{{"linear":{{"out":3}}}}]"#);
         check(TaskKind::Classification, &[2, 6, 6], &layers, &images(&[2, 6, 6], 3));
         let layers = format!(r#"[{{"linear":{{"out":6}}}},{norm},"tanh",{{"linear":{{"out":3}}}}]"#);
         check(TaskKind::Classification, &[5], &layers, &images(&[5], 3));
@@ -104,11 +107,13 @@ fn normalisations() {
 
 #[test]
 fn texts() {
-    let tokens: Vec<f32> = (0..SAMPLES * 4).map(|index| f32::from(u8::try_from((index * 7) % 5).expect("small"))).collect();
+    let tokens: Vec<f32> =
+        (0..SAMPLES * 4).map(|index| f32::from(u8::try_from((index * 7) % 5).expect("small"))).collect();
     let next: Vec<u32> = (0..24).map(|index: u32| (index * 3) % 5).collect();
     let data = Memory::texts(4, tokens, next);
     for middle in [r#"{"gru":{"out":6}}"#, r#"{"residual":{"layers":["layer_norm",{"self_attention":{"heads":2}}]}}"#] {
-        let layers = format!(r#"[{{"embedding":{{"tokens":5,"out":6,"positions":true}}}},{middle},{{"linear":{{"out":5}}}}]"#);
+        let layers =
+            format!(r#"[{{"embedding":{{"tokens":5,"out":6,"positions":true}}}},{middle},{{"linear":{{"out":5}}}}]"#);
         check(TaskKind::NextToken, &[4], &layers, &data);
     }
 }

@@ -53,7 +53,8 @@ fn sequences_are_remembered() {
     let data = Memory::texts(context, tokens, next);
     let rows: Vec<u32> = (0..64).collect();
     for middle in [r#"{"gru":{"out":12}}"#, r#"{"residual":{"layers":[{"self_attention":{"heads":2}}]}}"#] {
-        let layers = format!(r#"[{{"embedding":{{"tokens":2,"out":12,"positions":true}}}},{middle},{{"linear":{{"out":2}}}}]"#);
+        let layers =
+            format!(r#"[{{"embedding":{{"tokens":2,"out":12,"positions":true}}}},{middle},{{"linear":{{"out":2}}}}]"#);
         let mut plan = plan(TaskKind::NextToken, &[context], &layers, Backend::Auto);
         plan.train.optimizer = Optimizer::Adam;
         plan.train.lr = 0.01;

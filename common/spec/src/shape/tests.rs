@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::manifest::ParamRole;
 
 fn network(kind: TaskKind, shape: &[usize], layers: &str) -> Result<Network, SpecError> {
     infer(kind, shape, &serde_json::from_str::<Vec<Layer>>(layers).expect("layers"))

@@ -1,0 +1,79 @@
+//! `starling simulate` as a person runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
+}
+
+fn starling(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_starling")).args(arguments).output().expect("the program starts")
+}
+
+/// The bytes of the JSON of a short simulation of the demo's task.
+fn simulate(extra: &[&str]) -> Vec<u8> {
+    let task = example("digits.toml");
+    let mut arguments = vec!["simulate", task.to_str().expect("a printable path")];
+    arguments.extend(["--set", "federation.rounds=2", "--set", "federation.evaluate_every=1"]);
+    arguments.extend(extra);
+    arguments.push("--json");
+    let output = starling(&arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[test]
+fn inv11_the_same_seed_gives_the_same_bytes_for_any_number_of_threads() {
+    let one = simulate(&["--seed", "7", "--threads", "1"]);
+    assert_eq!(one, simulate(&["--seed", "7", "--threads", "1"]), "the same twice");
+    assert_eq!(one, simulate(&["--seed", "7", "--threads", "2"]), "with two threads");
+    let other = simulate(&["--seed", "8", "--threads", "2"]);
+    let digest = |json: &[u8]| serde_json::from_slice::<Value>(json).expect("JSON")["model_digest"].clone();
+    assert_ne!(digest(&one), digest(&other), "another seed is another run");
+}
+
+#[test]
+fn the_json_holds_the_contracts_fields() {
+    let json: Value = serde_json::from_slice(&simulate(&["--set", "federation.target=0.2"])).expect("JSON");
+    let round = &json["rounds"][0];
+    for key in ["round", "cohort", "test_accuracy", "test_loss", "bytes_up", "bytes_down", "heldout_accuracy"] {
+        assert!(round[key].is_number(), "{key} in {round}");
+    }
+    assert!(round.get("epsilon").is_some_and(Value::is_null), "no privacy is spent: {round}");
+    assert_eq!(json["rounds_to_target"], 1);
+    assert_eq!(json["rounds"].as_array().map(Vec::len), Some(1), "the run stops at its target");
+    assert_eq!(json["final_accuracy"], round["test_accuracy"]);
+}
+
+#[test]
+fn over_selection_folds_as_many_as_asked_for_and_stays_reproducible() {
+    let extra = ["--set", "federation.fraction=0.5", "--set", "federation.over_selection=1.5"];
+    let first = simulate(&extra);
+    assert_eq!(first, simulate(&extra));
+    let json: Value = serde_json::from_slice(&first).expect("JSON");
+    assert_eq!((&json["rounds"][0]["cohort"], &json["rounds"][0]["contributors"]), (&6.into(), &4.into()));
+}
+
+#[test]
+fn an_override_that_no_task_has_is_named() {
+    let task = example("digits.toml");
+    let output = starling(&["simulate", task.to_str().expect("a printable path"), "--set", "train.learning_rate=1"]);
+    assert!(!output.status.success());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("learning_rate") && stderr.contains("digits.toml"), "{stderr}");
+}
+
+#[test]
+fn pooled_training_makes_as_many_passes_as_the_federation() {
+    let task = example("digits.toml");
+    let task = task.to_str().expect("a printable path");
+    let output = starling(&["train", task, "--set", "federation.rounds=2", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let epochs = json["epochs"].as_array().expect("a list");
+    assert_eq!(epochs.len(), 2);
+    assert!(epochs[1]["test_accuracy"].as_f64().is_some_and(|accuracy| accuracy > 0.8), "{json}");
+}
