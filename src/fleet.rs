@@ -203,9 +203,9 @@ impl Fleet {
         self.aggregator.wait()
     }
 
-    /// `error` with the end of the aggregator's log.
+    /// `error`, and below it the end of the aggregator's log.
     fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        error.context(format!("the end of the aggregator's log:\n{}", self.aggregator.log_tail()))
+        anyhow::anyhow!("{error:#}; the end of the aggregator's log:\n{}", self.aggregator.log_tail())
     }
 }
 

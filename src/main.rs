@@ -65,7 +65,9 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {error:#}");
-            Exit::Failure.into()
+            // A task that is wrong stays wrong: scripts need not try again.
+            let is_task = error.chain().any(|cause| cause.is::<starling_spec::SpecError>());
+            if is_task { Exit::Usage.into() } else { Exit::Failure.into() }
         }
     }
 }

@@ -210,7 +210,8 @@ impl<'world> Simulation<'world> {
         for device in &self.world.devices {
             self.machine.handle_available(self.now_ms, device.id);
         }
-        while !self.machine.is_finished() {
+        let mut finished = false;
+        while !finished {
             let mut asked = BTreeSet::new();
             let mut task = None;
             while let Some(action) = self.machine.poll_action() {
@@ -227,13 +228,15 @@ impl<'world> Simulation<'world> {
                         self.staged = Staged::default();
                     }
                     Action::Evaluated { figures, .. } => self.note_held_out(figures),
-                    Action::End { .. } | Action::Finished(_) => {}
+                    Action::Finished(_) => finished = true,
+                    Action::End { .. } => {}
                 }
             }
             match task {
                 Some((address, RoundKind::Train)) => self.train(address, &asked)?,
                 Some((address, RoundKind::Evaluate)) => self.evaluate(address, &asked)?,
                 Some((_, kind)) => anyhow::bail!("a round of kind {kind:?} cannot be simulated"),
+                None if finished => {}
                 None => self.sleep()?,
             }
         }
@@ -242,9 +245,6 @@ impl<'world> Simulation<'world> {
 
     /// Lets time pass until the machine's next timer.
     fn sleep(&mut self) -> Result<()> {
-        if self.machine.is_finished() {
-            return Ok(());
-        }
         let timer = self.machine.poll_timeout_ms(self.now_ms).context("the run waits for nothing that could happen")?;
         self.now_ms = timer.max(self.now_ms + 1);
         self.machine.handle_timeout(self.now_ms);

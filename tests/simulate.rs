@@ -61,7 +61,7 @@ fn over_selection_folds_as_many_as_asked_for_and_stays_reproducible() {
 fn an_override_that_no_task_has_is_named() {
     let task = example("digits.toml");
     let output = starling(&["simulate", task.to_str().expect("a printable path"), "--set", "train.learning_rate=1"]);
-    assert!(!output.status.success());
+    assert_eq!(output.status.code(), Some(2), "a wrong task is a wrong use");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("learning_rate") && stderr.contains("digits.toml"), "{stderr}");
 }

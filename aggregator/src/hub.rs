@@ -123,8 +123,9 @@ impl Hub {
                 }
             }
             Event::Header(device, header, reply) => {
+                let answer = self.admit_header(device, &header).await;
                 // The stream's task may be gone; then nobody needs the answer.
-                let _ = reply.send(self.admit_header(device, &header));
+                let _ = reply.send(answer);
             }
             Event::Body(device, address, Ok(staged)) => {
                 let answer =
@@ -208,13 +209,20 @@ impl Hub {
         self.with_machine(id, |machine| machine.handle_available(now_ms, device)).await;
     }
 
-    fn admit_header(&self, device: DeviceId, header: &BlobHeader) -> HeaderReply {
+    async fn admit_header(&mut self, device: DeviceId, header: &BlobHeader) -> HeaderReply {
+        let now_ms = self.now_ms();
         let open = self.runs.get(&header.run).and_then(|run| run.open.as_ref()).ok_or(Refusal::UnknownRun)?;
         let task = open.machine.address().task;
         let address = Address { task, run: header.run, round: header.round, attempt: header.attempt };
         open.machine.admit_update(device, &address)?;
-        starling_update::admit_header(header, &open.loaded.numerics)?;
-        Ok((address, open.loaded.numerics))
+        let numerics = open.loaded.numerics;
+        if let Err(reason) = starling_update::admit_header(header, &numerics) {
+            // A member whose update can never be taken must not make the others wait for the deadline.
+            self.refuse_update(device, address, reason);
+            self.with_machine(header.run, |machine| machine.handle_out(now_ms, device, &address)).await;
+            return Err(reason);
+        }
+        Ok((address, numerics))
     }
 
     fn refuse_update(&mut self, device: DeviceId, address: Address, reason: Refusal) {

@@ -27,6 +27,8 @@ pub(crate) struct Run {
     pub(crate) bytes_down: u64,
     pub(crate) refused: u64,
     counted: (u64, u64),
+    /// Rounds and parameters, known since the run was in memory.
+    size: Option<(u32, usize)>,
 }
 
 /// What a run has while it is under way.
@@ -71,12 +73,14 @@ impl Run {
             bytes_down: 0,
             refused: 0,
             counted: (0, 0),
+            size: None,
         }
     }
 
     /// The run's model is in memory: its rounds can begin.
     pub(crate) fn open(&mut self, loaded: Loaded) {
         self.record = loaded.record.clone();
+        self.size = Some((loaded.task.federation.rounds, loaded.numerics.parameters()));
         let task = TaskId(loaded.plan.id());
         let settings = RunSettings {
             task,
@@ -192,10 +196,10 @@ impl Run {
             "state": self.state(),
             "problem": self.problem,
             "rounds_committed": self.record.rounds_committed,
-            "rounds_total": open.map(|open| open.loaded.task.federation.rounds),
+            "rounds_total": self.size.map(|size| size.0),
             "round": open.map(|open| open.machine.address().round),
             "attempt": open.map(|open| open.machine.address().attempt),
-            "parameters": open.map(|open| open.loaded.numerics.parameters()),
+            "parameters": self.size.map(|size| size.1),
             "devices_connected": devices_connected,
             "devices_available": open.map(|open| open.machine.devices_available()),
             "version": self.record.version,
