@@ -55,7 +55,7 @@ pub(crate) struct Args {
     /// `internet` (packets of 1,452 bytes) or `loopback` (6,500)
     #[arg(long, default_value = "loopback", value_parser = parse_path)]
     path: NetPath,
-    /// What plain quinn moves on this machine over the same path, in MB/s (`cargo bench --bench quinn`): adds the share of
+    /// What plain quinn moves on this machine over the same path, in MB/s (`cargo bench -p starling-net --bench throughput`): adds the share of
     /// it that the rounds reach
     #[arg(long)]
     plain_mb_per_s: Option<f64>,

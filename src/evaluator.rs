@@ -40,7 +40,10 @@ impl BurnEvaluator {
         Ok((!tasks.is_empty()).then_some(Self { tasks, last: Mutex::new(None) }))
     }
 
-    fn figures(&self, plan: &TaskPlan, parameters: &[f32]) -> Result<TestFigures> {
+    fn figures(&self, plan: &TaskPlan, parameters: &[f32]) -> Result<Option<TestFigures>> {
+        if !self.tasks.contains_key(&plan.name) {
+            return Ok(None);
+        }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let prepared = match last.take() {
             Some(prepared) if prepared.plan == *plan => last.insert(prepared),
@@ -48,7 +51,7 @@ impl BurnEvaluator {
         };
         let figures = prepared.network.evaluate(parameters, &prepared.test, &prepared.rows)?;
         let counts = plan.kind != TaskKind::Regression;
-        Ok(TestFigures { accuracy: counts.then(|| Evaluated::accuracy(&figures)), loss: figures.loss() })
+        Ok(Some(TestFigures { accuracy: counts.then(|| Evaluated::accuracy(&figures)), loss: figures.loss() }))
     }
 
     fn prepare(&self, plan: &TaskPlan) -> Result<Prepared> {
@@ -62,7 +65,7 @@ impl BurnEvaluator {
 }
 
 impl Evaluator for BurnEvaluator {
-    fn evaluate(&self, plan: &TaskPlan, parameters: &[f32]) -> Result<TestFigures, String> {
+    fn evaluate(&self, plan: &TaskPlan, parameters: &[f32]) -> Result<Option<TestFigures>, String> {
         self.figures(plan, parameters).map_err(|error| format!("{error:#}"))
     }
 }

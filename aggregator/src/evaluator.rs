@@ -14,9 +14,10 @@ pub struct TestFigures {
 
 /// Tests model versions.
 pub trait Evaluator: Send + Sync {
-    /// The figures of `parameters` under `plan`. Called on the worker thread, between a round and the next.
+    /// The figures of `parameters` under `plan`; none where it has no test set for the task. Called on the worker thread,
+    /// between a round and the next; an error is logged and stops no run.
     ///
     /// # Errors
     /// In words, for the operator.
-    fn evaluate(&self, plan: &TaskPlan, parameters: &[f32]) -> Result<TestFigures, String>;
+    fn evaluate(&self, plan: &TaskPlan, parameters: &[f32]) -> Result<Option<TestFigures>, String>;
 }

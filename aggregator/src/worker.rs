@@ -245,9 +245,13 @@ impl State {
         let version = Version::publish(number, master, plan.update.down)?;
         round.version = number;
         if let Some(evaluator) = &self.evaluator {
-            let figures = evaluator.evaluate(&plan, &version.decoded())?;
-            round.test_accuracy = figures.accuracy;
-            round.test_loss = Some(figures.loss);
+            match evaluator.evaluate(&plan, &version.decoded()) {
+                Ok(figures) => {
+                    round.test_accuracy = figures.and_then(|figures| figures.accuracy);
+                    round.test_loss = figures.map(|figures| figures.loss);
+                }
+                Err(problem) => tracing::warn!(run = run.0, problem, "a version could not be tested"),
+            }
         }
 
         let before = model.loaded.record.clone();
