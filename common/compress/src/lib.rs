@@ -38,10 +38,16 @@ pub mod difference;
 mod error;
 mod fixed;
 mod kernel;
+pub mod map;
+pub mod release;
+pub mod tensor;
 
 pub use codec::{
     BLOCK, FoldSign, Rounding, check, codec_id, codec_spec, decode_into, encode_into, encoded_len, fold_into,
 };
 pub use error::{DecodeError, EncodeError};
 pub use fixed::{FixedPoint, FixedPointError};
+pub use map::{Probe, WeightMap};
+pub use release::{InputRange, Release};
 pub use starling_spec::CodecSpec;
+pub use tensor::{Compressed, Values};

@@ -29,7 +29,14 @@ pub(crate) fn device(backend: Backend) -> Device {
 /// Whether matrix products with element-wise layers are all there is.
 fn dense(nodes: &[Node]) -> bool {
     nodes.iter().all(|node| match &node.op {
-        Op::Linear { .. } | Op::Relu | Op::Gelu | Op::Tanh | Op::Sigmoid | Op::Dropout { .. } | Op::Flatten => true,
+        Op::Linear { .. }
+        | Op::Relu
+        | Op::Gelu
+        | Op::Tanh
+        | Op::Sigmoid
+        | Op::Sign
+        | Op::Dropout { .. }
+        | Op::Flatten => true,
         Op::Residual(inner) => dense(inner),
         _ => false,
     })

@@ -47,15 +47,15 @@ impl Pass<'_> {
     fn node(&mut self, node: &Node, x: Act) -> Act {
         let leaves = self.leaves;
         match &node.op {
-            Op::Linear { weight, bias } => {
+            Op::Linear { weight, bias, .. } => {
                 let (weight, bias) = (leaves[*weight].d2(), bias.map(|bias| leaves[bias].d1()));
                 each!(x, x => linear(x, weight, bias))
             }
-            Op::Conv1d { weight, bias, stride, padding } => {
+            Op::Conv1d { weight, bias, stride, padding, .. } => {
                 let options = ConvOptions::new([*stride], [*padding], [1], 1);
                 Act::D3(conv1d(signal(x), leaves[*weight].d3(), bias.map(|bias| leaves[bias].d1()), options))
             }
-            Op::Conv2d { weight, bias, stride, padding, groups } => {
+            Op::Conv2d { weight, bias, stride, padding, groups, .. } => {
                 let options = ConvOptions::new([*stride; 2], [*padding; 2], [1; 2], *groups);
                 Act::D4(conv2d(image(x), leaves[*weight].d4(), bias.map(|bias| leaves[bias].d1()), options))
             }
@@ -94,6 +94,7 @@ impl Pass<'_> {
             Op::Gelu => each!(x, x => gelu(x)),
             Op::Tanh => each!(x, x => tanh(x)),
             Op::Sigmoid => each!(x, x => sigmoid(x)),
+            Op::Sign => each!(x, x => sign(x)),
             Op::Dropout { probability, stream } => self.dropout(x, &node.input, *probability, *stream),
             Op::Flatten => Act::D2(x.flat(self.batch, node.output[0])),
             Op::Embedding { table, positions, .. } => {
@@ -154,4 +155,13 @@ fn image(x: Act) -> Tensor<4> {
 /// A constant tensor of the shape `shape`.
 pub(crate) fn constant<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// 1 where `x ≥ 0`, −1 elsewhere; the gradient is that of `clamp(x, −1, 1)` (the straight-through estimator of Hubara et al.
+/// 2016).
+fn sign<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let hard = x.clone().detach().greater_equal_elem(0.0).float().mul_scalar(2.0).sub_scalar(1.0);
+    let soft = x.clamp(-1.0, 1.0);
+    let gap = hard - soft.clone().detach();
+    soft + gap
 }

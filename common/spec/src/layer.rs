@@ -47,6 +47,8 @@ pub enum Layer {
     Tanh,
     /// `1 / (1 + e^-x)`.
     Sigmoid,
+    /// 1 where `x ≥ 0`, −1 elsewhere. Its gradient passes straight through where `|x| ≤ 1` (Hubara et al. 2016, eq. 4).
+    Sign,
     /// Zeroes each value with this probability while training and scales the others by `1 / (1 − p)`.
     Dropout(f64),
     /// All axes in one.
@@ -72,6 +74,10 @@ pub struct Linear {
     /// Whether a bias is added; true when not given.
     #[serde(default = "yes")]
     pub bias: bool,
+    /// Whether it computes with `α sign(W)`, α the mean magnitude of an output's weights (XNOR-Net, Rastegari et al. 2016, §3.1);
+    /// training keeps the real weights, and gradients pass straight through. False when not given.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub binary: bool,
 }
 
 /// The settings of `conv1d` and `conv2d`.
@@ -91,6 +97,10 @@ pub struct Conv {
     /// Whether a bias is added; true when not given.
     #[serde(default = "yes")]
     pub bias: bool,
+    /// Whether it computes with `α sign(W)`, α the mean magnitude of an output's weights (XNOR-Net, Rastegari et al. 2016, §3.1);
+    /// training keeps the real weights, and gradients pass straight through. False when not given.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub binary: bool,
 }
 
 /// The settings of `depthwise_conv2d`.
@@ -206,6 +216,7 @@ impl Layer {
             Self::Gelu => "gelu",
             Self::Tanh => "tanh",
             Self::Sigmoid => "sigmoid",
+            Self::Sign => "sign",
             Self::Dropout(_) => "dropout",
             Self::Flatten => "flatten",
             Self::Embedding(_) => "embedding",
@@ -286,10 +297,10 @@ mod tests {
             {"linear":{"out":3,"bias":false}}, {"conv1d":{"out":2,"kernel":3}}, {"conv2d":{"out":2,"kernel":3}},
             {"depthwise_conv2d":{"kernel":3,"padding":"same"}}, {"max_pool1d":2}, {"max_pool2d":{"size":3,"stride":2}},
             {"avg_pool1d":2}, {"avg_pool2d":2}, "global_avg_pool", "batch_norm", {"group_norm":{"groups":2}}, "layer_norm",
-            "relu", "gelu", "tanh", "sigmoid", {"dropout":0.5}, "flatten", {"embedding":{"tokens":256,"out":8}},
+            "relu", "gelu", "tanh", "sigmoid", "sign", {"dropout":0.5}, "flatten", {"embedding":{"tokens":256,"out":8}},
             {"gru":{"out":4}}, {"self_attention":{"heads":2}}, {"residual":{"layers":["relu"]}} ]"#;
         let layers: Vec<Layer> = serde_json::from_str(text).expect("layers");
-        assert_eq!(layers.len(), 22, "one of each key");
+        assert_eq!(layers.len(), 23, "one of each key");
         let json = serde_json::to_string(&layers).expect("JSON");
         assert_eq!(serde_json::from_str::<Vec<Layer>>(&json).expect("layers"), layers);
         let written = Layers { layers };

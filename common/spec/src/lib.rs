@@ -20,6 +20,6 @@ pub use layer::Layer;
 pub use manifest::{ParamManifest, ParamRole, ParamTensor};
 pub use plan::{TaskPlan, UpdateSettings};
 pub use task::{
-    Backend, DataFormat, DataSection, FederationSection, ModelSection, Optimizer, Partition, Scale, TaskFile, TaskKind,
-    TrainSettings,
+    Backend, DataFormat, DataSection, FederationSection, ModelSection, Optimizer, Partition, Scale, Schedule, TaskFile,
+    TaskKind, TrainSettings, WeightForm,
 };

@@ -17,8 +17,9 @@ pub const NAMES: [&str; 5] = ["fedavg-2nn", "fedavg-cnn", "lenet-300-100", "lene
 /// # Errors
 /// [`SpecError::Value`] lists the names when `name` is none of them.
 pub fn layers(name: &str) -> Result<Vec<Layer>, SpecError> {
-    let linear = |out| Layer::Linear(Linear { out, bias: true });
-    let conv = |out, kernel, padding| Layer::Conv2d(Conv { out, kernel, stride: 1, padding, bias: true });
+    let linear = |out| Layer::Linear(Linear { out, bias: true, binary: false });
+    let conv =
+        |out, kernel, padding| Layer::Conv2d(Conv { out, kernel, stride: 1, padding, bias: true, binary: false });
     let pool = || Layer::MaxPool2d(Pool { size: 2, stride: 2 });
     let dense =
         |first, second| vec![Layer::Flatten, linear(first), Layer::Relu, linear(second), Layer::Relu, linear(10)];

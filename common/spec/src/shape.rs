@@ -57,10 +57,11 @@ pub struct Node {
     reason = "the fields are the settings of the layer of the same name, or tensors named by their role"
 )]
 pub enum Op {
-    /// `x W + b`, the weight is `[in, out]`.
+    /// `x W + b`, the weight is `[in, out]`; with `binary`, W stands for `α sign(W)`, α a value an output.
     Linear {
         weight: usize,
         bias: Option<usize>,
+        binary: bool,
     },
     /// The weight is `[out, in, kernel]`.
     Conv1d {
@@ -68,6 +69,7 @@ pub enum Op {
         bias: Option<usize>,
         stride: usize,
         padding: usize,
+        binary: bool,
     },
     /// The weight is `[out, in / groups, kernel, kernel]`.
     Conv2d {
@@ -76,6 +78,7 @@ pub enum Op {
         stride: usize,
         padding: usize,
         groups: usize,
+        binary: bool,
     },
     /// Over the last one or two axes.
     MaxPool {
@@ -111,6 +114,7 @@ pub enum Op {
     Gelu,
     Tanh,
     Sigmoid,
+    Sign,
     /// `stream` tells the masks of this layer from those of the others.
     Dropout {
         probability: f64,

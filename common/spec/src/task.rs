@@ -189,11 +189,90 @@ pub struct TrainSettings {
     pub batch: usize,
     /// Passes over the local data a round.
     pub epochs: usize,
+    /// How the learning rate moves over the steps of one training.
+    #[serde(skip_serializing_if = "Schedule::is_constant")]
+    pub schedule: Schedule,
+    /// What the weights may be while they are trained.
+    #[serde(skip_serializing_if = "WeightForm::is_free")]
+    pub weights: WeightForm,
 }
 
 impl Default for TrainSettings {
     fn default() -> Self {
-        Self { optimizer: Optimizer::Sgd, lr: 0.1, momentum: 0.9, batch: 10, epochs: 1 }
+        Self {
+            optimizer: Optimizer::Sgd,
+            lr: 0.1,
+            momentum: 0.9,
+            batch: 10,
+            epochs: 1,
+            schedule: Schedule::Constant,
+            weights: WeightForm::Free,
+        }
+    }
+}
+
+/// How the learning rate moves over the steps of one training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// It stays.
+    #[default]
+    Constant,
+    /// From `lr` to 0 along half a cosine (Loshchilov and Hutter 2017, eq. 5 without restarts).
+    Cosine,
+}
+
+impl Schedule {
+    /// Whether the rate stays.
+    pub fn is_constant(&self) -> bool {
+        *self == Self::Constant
+    }
+}
+
+/// What the weights (tensors of two axes and more) may be while they are trained. Biases and norms are always free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum WeightForm {
+    /// Any number.
+    #[default]
+    Free,
+    /// A weight that is 0 when training begins stays 0: the mask of a pruned model holds.
+    Pruned,
+    /// The network computes with symmetric integers of this many bits (2 to 8), a scale an output; training moves real weights
+    /// behind them, and gradients pass straight through (Jacob et al. 2018, §3).
+    Integer(u8),
+}
+
+impl WeightForm {
+    /// Whether nothing is asked of the weights.
+    pub fn is_free(&self) -> bool {
+        *self == Self::Free
+    }
+}
+
+impl TryFrom<String> for WeightForm {
+    type Error = SpecError;
+
+    fn try_from(text: String) -> Result<Self, SpecError> {
+        let wrong = || SpecError::value("train.weights", format!("{text:?}"), "expected free, pruned, or int2 to int8");
+        match text.as_str() {
+            "free" => Ok(Self::Free),
+            "pruned" => Ok(Self::Pruned),
+            _ => match text.strip_prefix("int").and_then(|bits| bits.parse().ok()) {
+                Some(bits @ 2..=8) => Ok(Self::Integer(bits)),
+                _ => Err(wrong()),
+            },
+        }
+    }
+}
+
+impl From<WeightForm> for String {
+    fn from(form: WeightForm) -> Self {
+        match form {
+            WeightForm::Free => "free".into(),
+            WeightForm::Pruned => "pruned".into(),
+            WeightForm::Integer(bits) => format!("int{bits}"),
+        }
     }
 }
 

@@ -77,7 +77,7 @@ impl Inference {
                 let bias = self.bias(place, linear.bias, linear.out)?;
                 let mut output = input.to_vec();
                 *output.last_mut().expect("shapes have at least one axis") = linear.out;
-                Ok((Op::Linear { weight, bias }, output))
+                Ok((Op::Linear { weight, bias, binary: linear.binary }, output))
             }
             Layer::Conv1d(conv) => {
                 let length = match input {
@@ -87,7 +87,10 @@ impl Inference {
                 let weight = self.conv_weight(place, vec![conv.out, channels, conv.kernel])?;
                 let bias = self.bias(place, conv.bias, conv.out)?;
                 let padding = side(conv.padding, conv.kernel);
-                Ok((Op::Conv1d { weight, bias, stride: conv.stride, padding }, vec![conv.out, length]))
+                Ok((
+                    Op::Conv1d { weight, bias, stride: conv.stride, padding, binary: conv.binary },
+                    vec![conv.out, length],
+                ))
             }
             Layer::Conv2d(conv) => {
                 let sides = match input {
@@ -100,7 +103,7 @@ impl Inference {
                 let bias = self.bias(place, conv.bias, conv.out)?;
                 let padding = side(conv.padding, conv.kernel);
                 Ok((
-                    Op::Conv2d { weight, bias, stride: conv.stride, padding, groups: 1 },
+                    Op::Conv2d { weight, bias, stride: conv.stride, padding, groups: 1, binary: conv.binary },
                     vec![conv.out, sides[0], sides[1]],
                 ))
             }
@@ -114,7 +117,7 @@ impl Inference {
                 let weight = self.conv_weight(place, vec![channels, 1, conv.kernel, conv.kernel])?;
                 let bias = self.bias(place, conv.bias, channels)?;
                 let padding = side(conv.padding, conv.kernel);
-                let op = Op::Conv2d { weight, bias, stride: conv.stride, padding, groups: channels };
+                let op = Op::Conv2d { weight, bias, stride: conv.stride, padding, groups: channels, binary: false };
                 Ok((op, vec![channels, sides[0], sides[1]]))
             }
             Layer::MaxPool1d(pool) | Layer::AvgPool1d(pool) | Layer::MaxPool2d(pool) | Layer::AvgPool2d(pool) => {
@@ -156,6 +159,7 @@ impl Inference {
             Layer::Gelu => keep(Op::Gelu),
             Layer::Tanh => keep(Op::Tanh),
             Layer::Sigmoid => keep(Op::Sigmoid),
+            Layer::Sign => keep(Op::Sign),
             Layer::Dropout(probability) => {
                 if !(0.0..1.0).contains(probability) {
                     return Err(place.error(format!("a probability of {probability}; expected at least 0 and below 1")));
