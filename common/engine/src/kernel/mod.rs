@@ -31,7 +31,13 @@ macro_rules! compiled_twice {
     };
 }
 
+pub(crate) mod binary;
+pub(crate) mod convolution;
 pub(crate) mod dense;
+pub(crate) mod integer;
+pub(crate) mod sparse;
+pub(crate) mod value;
+pub(crate) mod window;
 
 #[cfg(test)]
 mod tests;
