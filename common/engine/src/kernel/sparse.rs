@@ -58,7 +58,8 @@ impl Sparse {
         (self.starts.len() + self.outputs.len() + self.weights.len() + self.bias.len()) * size_of::<f32>()
     }
 
-    fn of_input(&self, input: usize) -> (&[u32], &[f32]) {
+    /// The outputs and the weights of an input.
+    pub(crate) fn of_input(&self, input: usize) -> (&[u32], &[f32]) {
         let range = self.starts[input] as usize..self.starts[input + 1] as usize;
         (&self.outputs[range.clone()], &self.weights[range])
     }

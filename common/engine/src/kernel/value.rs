@@ -1,7 +1,5 @@
 //! Functions of single values.
 
-use crate::isa::Isa;
-
 compiled_twice!(
     /// `max(x, 0)`, a NaN stays one.
     relu / relu_body(x: &mut [f32])
@@ -92,6 +90,7 @@ fn complementary_error(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::Isa;
 
     #[test]
     fn every_build_of_the_simple_functions_agrees() {

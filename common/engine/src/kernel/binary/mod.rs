@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn every_build_counts_what_plain_signs_give() {
         let mut draw = Draw::new(41);
-        let mut word = |draw: &mut Draw| match draw.below(6) {
+        let word = |draw: &mut Draw| match draw.below(6) {
             0 => 0,
             1 => u64::MAX,
             _ => (draw.below(1 << 32) as u64) << 32 | draw.below(1 << 32) as u64,

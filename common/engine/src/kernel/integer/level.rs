@@ -3,6 +3,29 @@
 //! A level stands for `(level − zero) · scale`. All conversions round to the nearest level, ties to even, after clamping; a NaN
 //! becomes the lowest. Products and additions are never fused here, so that every processor gives the same levels.
 
+use starling_compress::InputRange;
+
+/// How floats become levels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Quantiser {
+    /// What a level more stands for.
+    pub(crate) scale: f32,
+    /// Its inverse.
+    pub(crate) steps: f32,
+    /// The level of 0, exactly.
+    pub(crate) zero: u8,
+}
+
+impl Quantiser {
+    /// 256 levels over a range that was checked to include 0 and to have a normal step.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded and clamped to a byte before")]
+    pub(crate) fn new(range: InputRange) -> Self {
+        let scale = (range.high - range.low) / 255.0;
+        let zero = (-range.low / scale).round_ties_even().clamp(0.0, 255.0) as u8;
+        Self { scale, steps: scale.recip(), zero }
+    }
+}
+
 /// 1.5·2²³: added to a float from 0 to 255 it leaves the nearest integer, ties to even, in the lowest byte.
 const MAGIC: f32 = 12_582_912.0;
 
@@ -16,12 +39,13 @@ fn level(value: f32, low: f32) -> u8 {
 }
 
 compiled_twice!(
-    /// `levels = round(x · steps + zero)`, where `steps` is 1 / scale.
-    levels_of / levels_of_body(x: &[f32], steps: f32, zero: f32, levels: &mut [u8])
+    /// `levels = round(x · steps + zero)`.
+    levels_of / levels_of_body(quantiser: Quantiser, x: &[f32], levels: &mut [u8])
 );
 
 #[inline(always)]
-fn levels_of_body(x: &[f32], steps: f32, zero: f32, levels: &mut [u8]) {
+fn levels_of_body(quantiser: Quantiser, x: &[f32], levels: &mut [u8]) {
+    let (steps, zero) = (quantiser.steps, f32::from(quantiser.zero));
     for (to, x) in levels.iter_mut().zip(x) {
         *to = level(x * steps + zero, 0.0);
     }

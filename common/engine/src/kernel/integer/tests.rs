@@ -97,12 +97,12 @@ fn levels_are_the_nearest_ones_ties_to_even_and_clamped() {
             for repeats in [1, 5] {
                 let (x, expected) = (values[..length].repeat(repeats), expected[..length].repeat(repeats));
                 let mut levels = vec![7; x.len()];
-                levels_of(isa, &x, 1.0, 0.0, &mut levels);
+                levels_of(isa, Quantiser { scale: 1.0, steps: 1.0, zero: 0 }, &x, &mut levels);
                 assert_eq!(levels, expected, "{isa:?}");
             }
         }
         let mut levels = [7; 2];
-        levels_of(isa, &[f32::NAN, 1.0], 2.0, 3.0, &mut levels);
+        levels_of(isa, Quantiser { scale: 0.5, steps: 2.0, zero: 3 }, &[f32::NAN, 1.0], &mut levels);
         assert_eq!(levels, [0, 5], "{isa:?}: a NaN is the lowest level");
     }
 }
@@ -131,5 +131,16 @@ fn every_build_turns_sums_into_the_same_levels_and_floats() {
             assert_eq!(f32::from_bits(results[0].1[output * rows + row]), value.max(0.0));
         }
         assert!(results.iter().all(|result| *result == results[0]), "{outputs} outputs");
+    }
+}
+
+#[test]
+fn a_quantiser_has_a_level_for_zero_and_for_both_ends() {
+    for (low, high) in [(0.0, 1.0), (-1.0, 0.0), (-0.3, 0.9), (-2.0, 2.0), (0.0, 1e-30), (-1e30, 1e38)] {
+        let quantiser = Quantiser::new(starling_compress::InputRange { low, high });
+        let mut levels = [9; 3];
+        levels_of(Isa::up_to(Level::Portable), quantiser, &[low, 0.0, high], &mut levels);
+        assert_eq!(levels[1], quantiser.zero);
+        assert!(levels[0] <= 1 && levels[2] >= 254, "{levels:?} for {low} to {high}");
     }
 }
