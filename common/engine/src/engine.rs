@@ -59,7 +59,7 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let isa = Isa::up_to(Level::Avx512);
         let steps = lower_observed(release, network, isa)?;
-        Ok(Self::of_steps(network, steps, isa, Buffers { seen, ..Buffers::default() }))
+        Ok(Self::of_steps(network, steps, isa, Buffers::observing(seen)))
     }
 
     /// What was noted.
@@ -121,6 +121,7 @@ impl Inference for Engine {
         self.check(features)?;
         for features in features.chunks(self.batch_max * self.input_len) {
             let batch = features.len() / self.input_len;
+            self.buffers.rewind();
             room(&mut self.buffers.x.floats, features.len())[..features.len()].copy_from_slice(features);
             for step in &mut self.steps {
                 step.run(batch, &mut self.buffers);
