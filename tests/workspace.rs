@@ -13,8 +13,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("compress", &["spec", "wire"]),
     ("privacy", &["spec", "wire"]),
     ("data", &["spec", "wire"]),
-    ("model", &["data", "compress", "spec", "wire"]),
-    ("search", &["model", "compress", "data", "spec", "wire"]),
+    ("engine", &["compress", "spec", "wire"]),
+    ("model", &["data", "engine", "compress", "spec", "wire"]),
+    ("search", &["model", "engine", "compress", "data", "spec", "wire"]),
     ("update", &["compress", "privacy", "spec", "wire"]),
     ("protocol", &["update", "compress", "privacy", "spec", "wire"]),
     ("net", &["spec", "wire"]),
@@ -25,8 +26,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "client",
         &[
-            "net", "store", "daemon", "protocol", "update", "compress", "privacy", "search", "model", "data", "spec",
-            "wire",
+            "net", "store", "daemon", "protocol", "update", "engine", "compress", "privacy", "search", "model", "data",
+            "spec", "wire",
         ],
     ),
     // For tests only: nothing of the product may link it, so where it stands does not matter.

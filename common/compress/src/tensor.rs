@@ -97,7 +97,10 @@ impl Values {
     }
 
     /// The value at `position` among the kept ones, whose flat index in a tensor of `shape` is `index`.
-    fn value(&self, shape: &[usize], position: usize, index: usize) -> f32 {
+    ///
+    /// # Panics
+    /// If there is no such position, or no scale for the channel of `index`.
+    pub fn value(&self, shape: &[usize], position: usize, index: usize) -> f32 {
         let of_channel = |scales: &[f32]| if scales.len() == 1 { scales[0] } else { scales[channel_of(shape, index)] };
         match self {
             Self::F32(values) | Self::F16(values) => values[position],
