@@ -37,7 +37,7 @@ say "import, and predict the same"
 "$python" "$here/check.py" pytorch "$folder/pytorch.safetensors" --predictions "$folder/imported.txt"
 
 say "compress within one point of accuracy"
-"$starling" model compress "$task" --weights "$folder/digits.safetensors" --out "$folder/digits.release" --max-accuracy-loss 1.0
+"$starling" model compress "$task" --weights "$folder/digits.safetensors" --out "$folder/digits.release" --max-accuracy-loss 1.0 --effort quick
 "$starling" model inspect "$folder/digits.release"
 "$starling" model evaluate "$task" --model "$folder/digits.release" --predictions "$folder/release.txt"
 
