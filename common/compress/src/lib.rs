@@ -39,6 +39,7 @@ mod error;
 mod fixed;
 mod kernel;
 pub mod map;
+pub mod method;
 pub mod release;
 pub mod tensor;
 

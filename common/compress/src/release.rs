@@ -1,7 +1,7 @@
 //! The release: a compressed model in one file, as devices download and run it.
 
 use starling_spec::shape::{Network, infer};
-use starling_spec::{Layer, Scale, SpecError, TaskKind};
+use starling_spec::{Layer, Scale, SpecError, TaskKind, TaskPlan};
 
 use crate::tensor::Compressed;
 
@@ -35,6 +35,25 @@ pub struct InputRange {
 }
 
 impl Release {
+    /// The release of a model that is not compressed: every tensor in floats.
+    ///
+    /// # Panics
+    /// If `parameters` are not the plan's, or the plan was not checked.
+    pub fn float(plan: &TaskPlan, parameters: &[f32]) -> Self {
+        let manifest = plan.manifest().expect("a plan whose layers fit");
+        assert_eq!(parameters.len(), manifest.len(), "the plan's parameters");
+        let tensors = manifest.tensors.iter().map(|tensor| Compressed::dense(parameters[tensor.range()].to_vec()));
+        Self {
+            name: plan.name.clone(),
+            kind: plan.kind,
+            shape: plan.shape.clone(),
+            scale: plan.scale,
+            layers: plan.layers.clone(),
+            tensors: tensors.collect(),
+            inputs: vec![None; manifest.tensors.len()],
+        }
+    }
+
     /// The network that its layers describe.
     ///
     /// # Errors

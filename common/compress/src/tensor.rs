@@ -97,7 +97,10 @@ impl Values {
     }
 
     /// The value at `position` among the kept ones, whose flat index in a tensor of `shape` is `index`.
-    fn value(&self, shape: &[usize], position: usize, index: usize) -> f32 {
+    ///
+    /// # Panics
+    /// If there is no such position, or no scale for the channel of `index`.
+    pub fn value(&self, shape: &[usize], position: usize, index: usize) -> f32 {
         let of_channel = |scales: &[f32]| if scales.len() == 1 { scales[0] } else { scales[channel_of(shape, index)] };
         match self {
             Self::F32(values) | Self::F16(values) => values[position],
@@ -116,6 +119,31 @@ impl Compressed {
     /// The tensor as plain floats, all kept.
     pub fn dense(values: Vec<f32>) -> Self {
         Self { kept: None, values: Values::F32(values) }
+    }
+
+    /// The tensor with only those of a whole tensor's values that `kept` marks; all of them when none is left out.
+    ///
+    /// # Panics
+    /// If there is not one mark a value, or the values are binary and not all kept.
+    #[allow(clippy::cast_possible_truncation, reason = "a tensor has at most 2^30 values")]
+    pub fn sparse(values: Values, kept: &[bool]) -> Self {
+        fn of<T: Copy>(values: &[T], kept: &[bool]) -> Vec<T> {
+            values.iter().zip(kept).filter(|(_, kept)| **kept).map(|(value, _)| *value).collect()
+        }
+        assert_eq!(values.len(), kept.len(), "a mark for each value");
+        if kept.iter().all(|kept| *kept) {
+            return Self { kept: None, values };
+        }
+        let indices = (0..kept.len()).filter(|index| kept[*index]).map(|index| index as u32).collect();
+        let values = match values {
+            Values::F32(values) => Values::F32(of(&values, kept)),
+            Values::F16(values) => Values::F16(of(&values, kept)),
+            Values::Fixed { places, bits, levels } => Values::Fixed { places, bits, levels: of(&levels, kept) },
+            Values::Integer { bits, scales, levels } => Values::Integer { bits, scales, levels: of(&levels, kept) },
+            Values::Codebook { centroids, codes } => Values::Codebook { centroids, codes: of(&codes, kept) },
+            Values::Binary { .. } => panic!("a binary tensor keeps every weight"),
+        };
+        Self { kept: Some(indices), values }
     }
 
     /// Fills `out`, the values of a tensor of `shape`.

@@ -38,16 +38,24 @@
 //! ```
 
 mod backend;
+mod backward;
 mod error;
+mod evaluate;
 mod forward;
 mod loss;
 mod network;
 mod norm;
 mod optimise;
+mod probe;
 mod samples;
 mod sequence;
 mod tensors;
+mod train;
+mod weights;
 
 pub use error::ModelError;
-pub use network::{EVALUATION_BATCH, Evaluated, Network, TrainOutcome, TrainPath};
+pub use evaluate::{EVALUATION_BATCH, Evaluated};
+pub use network::Network;
+pub use probe::DataProbe;
 pub use samples::{Memory, Samples};
+pub use train::{Answers, Teacher, TrainOutcome, TrainPath, Tuning};

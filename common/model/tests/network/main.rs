@@ -4,6 +4,7 @@ mod determinism;
 mod gradients;
 mod learning;
 mod refusals;
+mod tuning;
 mod vectors;
 
 use starling_spec::random::{Purpose, Random};
@@ -19,7 +20,13 @@ fn plan(kind: TaskKind, shape: &[usize], layers: &str, backend: Backend) -> Task
         scale: Scale::default(),
         layers: serde_json::from_str::<Vec<Layer>>(layers).expect("layers"),
         backend,
-        train: TrainSettings { optimizer: Optimizer::Sgd, lr: 1.0, momentum: 0.9, batch: 0, epochs: 1 },
+        train: TrainSettings {
+            optimizer: Optimizer::Sgd,
+            lr: 1.0,
+            momentum: 0.9,
+            batch: 0,
+            ..TrainSettings::default()
+        },
         update: UpdateSettings { codec: task.codec, down: task.down, value_max_log2: 4, weight_max: task.weight_max },
         holdout: 0.0,
         seed: 5,

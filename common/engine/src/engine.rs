@@ -1,0 +1,125 @@
+//! The engine: a release, ready to run.
+
+use starling_compress::Release;
+use starling_spec::shape::{Network, Node, Op};
+
+use crate::buffers::{Buffers, room};
+use crate::check::check;
+use crate::error::{EngineError, InferenceError};
+use crate::inference::Inference;
+use crate::isa::{Isa, Level};
+use crate::lower::lower;
+use crate::step::Step;
+
+/// Samples that go through the layers together, at most: weights are read once for all of them.
+const BATCH_MAX: usize = 64;
+
+/// Values of the largest activation of such a batch, unless one sample alone has more.
+const BATCH_VALUES_MAX: usize = 1 << 20;
+
+/// A release, ready to run on one thread.
+#[derive(Debug)]
+pub struct Engine {
+    input_len: usize,
+    output_len: usize,
+    /// Rows of the embedding, where the features are tokens.
+    tokens: Option<usize>,
+    batch_max: usize,
+    steps: Vec<Box<dyn Step>>,
+    buffers: Buffers,
+    level: Level,
+}
+
+impl Engine {
+    /// An engine for `release` that uses the best instructions of this processor.
+    ///
+    /// # Errors
+    /// [`EngineError`] names the tensor that is not what the layers or its own form ask for.
+    pub fn new(release: &Release) -> Result<Self, EngineError> {
+        Self::with_level(release, Level::Avx512)
+    }
+
+    /// The same, with instructions up to `limit` only: for comparing kernels.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn with_level(release: &Release, limit: Level) -> Result<Self, EngineError> {
+        let network = check(release)?;
+        let isa = Isa::up_to(limit);
+        let steps = lower(release, &network, isa)?;
+        let tokens = match network.nodes.first().map(|node| &node.op) {
+            Some(Op::Embedding { tokens, .. }) => Some(*tokens),
+            _ => None,
+        };
+        Ok(Self {
+            input_len: network.input.iter().product(),
+            output_len: network.output.iter().product(),
+            tokens,
+            batch_max: batch_max(&network),
+            steps,
+            buffers: Buffers::default(),
+            level: isa.level(),
+        })
+    }
+
+    /// Bytes of weights, biases and tables that it keeps in memory. Activations come on top: a few times the largest one.
+    pub fn weight_bytes(&self) -> usize {
+        self.steps.iter().map(|step| step.weight_bytes()).sum()
+    }
+
+    /// The instructions that it uses.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    fn check(&self, features: &[f32]) -> Result<(), InferenceError> {
+        if !features.len().is_multiple_of(self.input_len) {
+            return Err(InferenceError::Length { found: features.len(), sample: self.input_len });
+        }
+        if let Some(index) = features.iter().position(|value| !value.is_finite()) {
+            return Err(InferenceError::Feature { index, value: features[index] });
+        }
+        let Some(tokens) = self.tokens else { return Ok(()) };
+        match features.iter().position(|value| !(*value >= 0.0 && f64::from(*value) < tokens as f64)) {
+            Some(index) => Err(InferenceError::Token { index, value: features[index], tokens }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Inference for Engine {
+    fn input_len(&self) -> usize {
+        self.input_len
+    }
+
+    fn output_len(&self) -> usize {
+        self.output_len
+    }
+
+    fn run_into(&mut self, features: &[f32], outputs: &mut Vec<f32>) -> Result<(), InferenceError> {
+        self.check(features)?;
+        for features in features.chunks(self.batch_max * self.input_len) {
+            let batch = features.len() / self.input_len;
+            room(&mut self.buffers.x.floats, features.len())[..features.len()].copy_from_slice(features);
+            for step in &mut self.steps {
+                step.run(batch, &mut self.buffers);
+            }
+            outputs.extend_from_slice(&self.buffers.x.floats[..batch * self.output_len]);
+        }
+        Ok(())
+    }
+}
+
+fn batch_max(network: &Network) -> usize {
+    let largest = largest(&network.nodes).max(network.input.iter().product());
+    (BATCH_VALUES_MAX / largest.max(1)).clamp(1, BATCH_MAX)
+}
+
+/// Values of the largest output of a sample.
+fn largest(nodes: &[Node]) -> usize {
+    let inner = |node: &Node| match &node.op {
+        Op::Residual(nodes) => largest(nodes),
+        _ => 0,
+    };
+    nodes.iter().map(|node| node.output.iter().product::<usize>().max(inner(node))).max().unwrap_or(0)
+}
