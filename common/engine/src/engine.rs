@@ -4,11 +4,12 @@ use starling_compress::Release;
 use starling_spec::shape::{Network, Node, Op};
 
 use crate::buffers::{Buffers, room};
+use crate::calibrate::Seen;
 use crate::check::check;
 use crate::error::{EngineError, InferenceError};
 use crate::inference::Inference;
 use crate::isa::{Isa, Level};
-use crate::lower::lower;
+use crate::lower::{lower, lower_observed};
 use crate::step::Step;
 
 /// Samples that go through the layers together, at most: weights are read once for all of them.
@@ -47,19 +48,39 @@ impl Engine {
         let network = check(release)?;
         let isa = Isa::up_to(limit);
         let steps = lower(release, &network, isa)?;
+        Ok(Self::of_steps(&network, steps, isa, Buffers::default()))
+    }
+
+    /// An engine in floats throughout that notes what it multiplies the tensors of `seen` with.
+    pub(crate) fn observing(
+        release: &Release,
+        network: &Network,
+        seen: Vec<Option<Seen>>,
+    ) -> Result<Self, EngineError> {
+        let isa = Isa::up_to(Level::Avx512);
+        let steps = lower_observed(release, network, isa)?;
+        Ok(Self::of_steps(network, steps, isa, Buffers { seen, ..Buffers::default() }))
+    }
+
+    /// What was noted.
+    pub(crate) fn seen(&mut self) -> &mut [Option<Seen>] {
+        &mut self.buffers.seen
+    }
+
+    fn of_steps(network: &Network, steps: Vec<Box<dyn Step>>, isa: Isa, buffers: Buffers) -> Self {
         let tokens = match network.nodes.first().map(|node| &node.op) {
             Some(Op::Embedding { tokens, .. }) => Some(*tokens),
             _ => None,
         };
-        Ok(Self {
+        Self {
             input_len: network.input.iter().product(),
             output_len: network.output.iter().product(),
             tokens,
-            batch_max: batch_max(&network),
+            batch_max: batch_max(network),
             steps,
-            buffers: Buffers::default(),
+            buffers,
             level: isa.level(),
-        })
+        }
     }
 
     /// Bytes of weights, biases and tables that it keeps in memory. Activations come on top: a few times the largest one.

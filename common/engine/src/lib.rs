@@ -27,6 +27,7 @@ mod lower;
 mod step;
 mod weights;
 
+pub use calibrate::calibrate;
 pub use count::multiply_accumulates;
 pub use engine::Engine;
 pub use error::{EngineError, InferenceError};

@@ -1,10 +1,9 @@
 //! Evaluation and prediction: what a network says under given parameters.
 
 use crate::error::ModelError;
-use crate::forward::Pass;
+use crate::executor::Prepared;
 use crate::network::{Network, len_of_targets, score};
 use crate::samples::Samples;
-use crate::tensors::{Act, Leaf, values};
 
 /// Samples that are evaluated at once. It is fixed, because the order of additions in a product may depend on it.
 pub const EVALUATION_BATCH: usize = 64;
@@ -39,16 +38,16 @@ impl Network {
     /// What is wrong with the data or the parameters.
     pub fn evaluate(&mut self, parameters: &[f32], data: &dyn Samples, rows: &[u32]) -> Result<Evaluated, ModelError> {
         self.check(parameters, data, rows)?;
-        let leaves = self.leaves(parameters);
+        let prepared = self.executor.prepare(parameters);
         let mut found = Evaluated::default();
         for rows in rows.chunks(EVALUATION_BATCH) {
             self.read(data, rows)?;
             let features = std::mem::take(&mut self.buffers.features);
-            let logits = self.outputs(&leaves, features, rows.len());
-            let scored = score(&self.shape, &self.buffers.classes, &self.buffers.values, &logits, None)?;
+            let logits = self.executor.outputs(&prepared, features, rows.len());
+            let scored = score(self.shape(), &self.buffers.classes, &self.buffers.values, &logits, None)?;
             found.loss_sum += scored.loss_sum;
             found.correct += scored.correct;
-            found.examples += (rows.len() * len_of_targets(&self.shape)) as u64;
+            found.examples += (rows.len() * len_of_targets(self.shape())) as u64;
         }
         Ok(found)
     }
@@ -60,8 +59,8 @@ impl Network {
     /// [`ModelError::Parameters`], [`ModelError::Data`] or [`ModelError::Token`].
     pub fn predict(&self, parameters: &[f32], features: &[f32]) -> Result<Vec<f32>, ModelError> {
         self.check_parameters(parameters)?;
-        let leaves = self.leaves(parameters);
-        self.predict_with(&leaves, features)
+        let prepared = self.executor.prepare(parameters);
+        self.predict_with(&prepared, features)
     }
 
     /// A function from features to outputs that holds `parameters` once: for many calls of [`Network::predict`].
@@ -73,28 +72,17 @@ impl Network {
         parameters: &[f32],
     ) -> Result<impl Fn(&[f32]) -> Result<Vec<f32>, ModelError> + use<'_>, ModelError> {
         self.check_parameters(parameters)?;
-        let leaves = self.leaves(parameters);
-        Ok(move |features: &[f32]| self.predict_with(&leaves, features))
+        let prepared = self.executor.prepare(parameters);
+        Ok(move |features: &[f32]| self.predict_with(&prepared, features))
     }
 
-    fn predict_with(&self, leaves: &[Leaf], features: &[f32]) -> Result<Vec<f32>, ModelError> {
-        let expected_len = self.shape.input.iter().product::<usize>();
+    fn predict_with(&self, prepared: &Prepared, features: &[f32]) -> Result<Vec<f32>, ModelError> {
+        let expected_len = self.shape().input.iter().product::<usize>();
         if !features.len().is_multiple_of(expected_len) {
-            let kind = self.shape.kind;
+            let kind = self.shape().kind;
             return Err(ModelError::Data { expected: kind, expected_len, got: kind, got_len: features.len() });
         }
         self.check_tokens(features)?;
-        Ok(self.outputs(leaves, features.to_vec(), features.len() / expected_len))
-    }
-
-    fn leaves(&self, parameters: &[f32]) -> Vec<Leaf> {
-        let tensors = self.shape.manifest.tensors.iter();
-        tensors.map(|tensor| Leaf::new(parameters[tensor.range()].to_vec(), tensor, &self.evaluate_device)).collect()
-    }
-
-    fn outputs(&self, leaves: &[Leaf], features: Vec<f32>, batch: usize) -> Vec<f32> {
-        let x = Act::new(features, batch, &self.shape.input, &self.evaluate_device);
-        let mut pass = Pass { leaves, device: &self.evaluate_device, batch, masks: None, moments: Vec::new() };
-        values(pass.run(&self.shape.nodes, x).flat(batch, self.shape.output.iter().product()))
+        Ok(self.executor.outputs(prepared, features.to_vec(), features.len() / expected_len))
     }
 }

@@ -38,14 +38,17 @@
 //! ```
 
 mod backend;
-mod backward;
+mod chain;
+mod convolution;
 mod error;
 mod evaluate;
+mod executor;
 mod forward;
 mod loss;
 mod network;
 mod norm;
 mod optimise;
+mod pool;
 mod probe;
 mod samples;
 mod sequence;

@@ -1,25 +1,19 @@
 //! A plan's network: what it holds, and what is asked of data and parameters before they reach a backend.
 
-use std::sync::Arc;
-
-use burn::tensor::Device;
 use starling_spec::shape::{self, Op, infer};
 use starling_spec::{Backend, TaskKind, TaskPlan, TrainSettings};
 
-use crate::backend::{choose, device};
 use crate::error::ModelError;
+use crate::executor::{Executor, PartBuffers};
 use crate::loss::{Scored, cross_entropy, squared_error};
 use crate::samples::Samples;
 
 /// A network on one thread: built once, used for any number of parameter vectors. It keeps buffers, not parameters.
 #[derive(Debug)]
 pub struct Network {
-    pub(crate) shape: Arc<shape::Network>,
+    pub(crate) executor: Executor,
     pub(crate) settings: TrainSettings,
     pub(crate) seed: u64,
-    backend: Backend,
-    pub(crate) train_device: Device,
-    pub(crate) evaluate_device: Device,
     pub(crate) buffers: Buffers,
 }
 
@@ -30,6 +24,7 @@ pub(crate) struct Buffers {
     pub(crate) features: Vec<f32>,
     pub(crate) classes: Vec<u32>,
     pub(crate) values: Vec<f32>,
+    pub(crate) parts: PartBuffers,
 }
 
 impl Network {
@@ -38,34 +33,35 @@ impl Network {
     /// # Errors
     /// [`ModelError::Spec`] when its layers do not fit each other.
     pub fn new(plan: &TaskPlan) -> Result<Self, ModelError> {
-        let shape = Arc::new(infer(plan.kind, &plan.shape, &plan.layers)?);
-        let (train, evaluate) = choose(plan.backend, &shape.nodes);
+        let shape = infer(plan.kind, &plan.shape, &plan.layers)?;
         Ok(Self {
-            shape,
+            executor: Executor::new(shape, plan.backend),
             settings: plan.train.clone(),
             seed: plan.seed,
-            backend: train,
-            train_device: device(train),
-            evaluate_device: device(evaluate),
             buffers: Buffers::default(),
         })
     }
 
-    /// The backend that trains: never [`Backend::Auto`].
+    /// The network's sizes.
+    pub(crate) fn shape(&self) -> &shape::Network {
+        &self.executor.shape
+    }
+
+    /// The backend that trains what burn computes: never [`Backend::Auto`].
     pub fn backend(&self) -> Backend {
-        self.backend
+        self.executor.backend
     }
 
     /// How many parameters the flat vector has.
     pub fn parameters(&self) -> usize {
-        self.shape.manifest.len()
+        self.shape().manifest.len()
     }
 
     /// Reads the batch `rows` into the buffers.
     pub(crate) fn read(&mut self, data: &dyn Samples, rows: &[u32]) -> Result<(), ModelError> {
         data.features_into(rows, &mut self.buffers.features);
         self.check_tokens(&self.buffers.features)?;
-        match self.shape.kind {
+        match self.shape().kind {
             TaskKind::Classification | TaskKind::NextToken => data.classes_into(rows, &mut self.buffers.classes),
             TaskKind::Regression => data.values_into(rows, &mut self.buffers.values),
         }
@@ -74,10 +70,10 @@ impl Network {
 
     pub(crate) fn check(&self, parameters: &[f32], data: &dyn Samples, rows: &[u32]) -> Result<(), ModelError> {
         self.check_parameters(parameters)?;
-        let expected_len = self.shape.input.iter().product::<usize>();
-        if data.kind() != self.shape.kind || data.sample_len() != expected_len {
+        let expected_len = self.shape().input.iter().product::<usize>();
+        if data.kind() != self.shape().kind || data.sample_len() != expected_len {
             return Err(ModelError::Data {
-                expected: self.shape.kind,
+                expected: self.shape().kind,
                 expected_len,
                 got: data.kind(),
                 got_len: data.sample_len(),
@@ -97,7 +93,7 @@ impl Network {
 
     /// A token outside the table would be a panic, or worse, in the backend.
     pub(crate) fn check_tokens(&self, features: &[f32]) -> Result<(), ModelError> {
-        let Some(Op::Embedding { tokens, .. }) = self.shape.nodes.first().map(|node| &node.op) else { return Ok(()) };
+        let Some(Op::Embedding { tokens, .. }) = self.shape().nodes.first().map(|node| &node.op) else { return Ok(()) };
         let outside = |token: &&f32| !(**token >= 0.0 && f64::from(**token) < *tokens as f64);
         match features.iter().find(outside) {
             Some(token) => Err(ModelError::Token { token: *token, tokens: *tokens }),

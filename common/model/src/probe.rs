@@ -2,10 +2,9 @@
 
 use starling_compress::Probe;
 
-use crate::backward::backward;
 use crate::error::ModelError;
 use crate::evaluate::EVALUATION_BATCH;
-use crate::network::{Network, len_of_targets, score};
+use crate::network::{Buffers, Network, len_of_targets, score};
 use crate::samples::Samples;
 use crate::weights::gather;
 
@@ -22,7 +21,8 @@ impl Network {
         rows: &[u32],
     ) -> Result<(f64, Vec<f32>), ModelError> {
         self.check(parameters, data, rows)?;
-        let manifest = &self.shape.manifest;
+        let shape = std::sync::Arc::clone(&self.executor.shape);
+        let manifest = &shape.manifest;
         let mut tensors: Vec<Vec<f32>> =
             manifest.tensors.iter().map(|tensor| parameters[tensor.range()].to_vec()).collect();
         let (mut total, mut part) = (vec![0f32; parameters.len()], vec![0f32; parameters.len()]);
@@ -30,15 +30,14 @@ impl Network {
         for batch in rows.chunks(EVALUATION_BATCH) {
             self.read(data, batch)?;
             let features = std::mem::take(&mut self.buffers.features);
-            let buffers = &self.buffers;
+            let Buffers { classes, values, parts, .. } = &mut self.buffers;
             let mut slope = |outputs: &[f32]| {
                 let mut slope = Vec::new();
-                loss_sum += score(&self.shape, &buffers.classes, &buffers.values, outputs, Some(&mut slope))?.loss_sum;
+                loss_sum += score(&shape, classes, values, outputs, Some(&mut slope))?.loss_sum;
                 Ok(slope)
             };
-            let found =
-                backward(&self.shape, &self.train_device, &mut tensors, features, batch.len(), None, &mut slope)?;
-            gather(&self.shape.manifest, &found.gradients, &mut part);
+            let found = self.executor.backward(&mut tensors, parts, features, batch.len(), None, &mut slope)?;
+            gather(manifest, &found.gradients, &mut part);
             // A batch's gradient is a mean over its rows; the whole one is a mean over all.
             #[allow(clippy::cast_possible_truncation, reason = "a share at the precision of the gradient")]
             let share = (batch.len() as f64 / rows.len() as f64) as f32;
@@ -46,7 +45,7 @@ impl Network {
                 *total += share * part;
             }
         }
-        let examples = rows.len() * len_of_targets(&self.shape);
+        let examples = rows.len() * len_of_targets(&shape);
         Ok((loss_sum / examples.max(1) as f64, total))
     }
 }

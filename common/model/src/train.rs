@@ -8,11 +8,10 @@ use starling_spec::random::{Purpose, Random};
 use starling_spec::shape;
 use starling_spec::{TaskKind, TrainSettings};
 
-use crate::backward::backward;
 use crate::error::ModelError;
 use crate::forward::MaskKey;
 use crate::loss::{distil_classes, distil_values};
-use crate::network::{Network, len_of_targets, score};
+use crate::network::{Buffers, Network, len_of_targets, score};
 use crate::optimise::{Optimiser, rate_factor};
 use crate::samples::Samples;
 use crate::weights::Weights;
@@ -135,7 +134,7 @@ impl Network {
             teacher.check()?;
         }
         // The manifest is read while the buffers are written.
-        let shape = Arc::clone(&self.shape);
+        let shape = Arc::clone(&self.executor.shape);
         let settings = tuning.settings.clone();
         let examples = u32::try_from(rows.len()).unwrap_or(u32::MAX);
         let batch = if settings.batch == 0 { rows.len().max(1) } else { settings.batch };
@@ -181,31 +180,31 @@ impl Network {
         let features = std::mem::take(&mut self.buffers.features);
         let taught = match &mut tuning.teacher {
             Some(teacher) => {
-                Some((teacher.teach(&features, rows.len(), &self.shape)?, teacher.temperature, teacher.share))
+                Some((teacher.teach(&features, rows.len(), self.shape())?, teacher.temperature, teacher.share))
             }
             None => None,
         };
         let path = tuning.path;
         let masks = MaskKey { seed: self.seed, device: path.device, round: path.round, step: sums.steps.into() };
-        let buffers = &self.buffers;
+        let shape = &self.executor.shape;
+        let Buffers { classes, values, parts, .. } = &mut self.buffers;
         sums.steps += 1;
         let mut slope = |outputs: &[f32]| {
             let mut slope = Vec::new();
-            let mut loss_sum =
-                score(&self.shape, &buffers.classes, &buffers.values, outputs, Some(&mut slope))?.loss_sum;
+            let mut loss_sum = score(shape, classes, values, outputs, Some(&mut slope))?.loss_sum;
             if let Some((taught, temperature, share)) = &taught {
-                let classes = self.shape.output.last().copied().unwrap_or(1);
-                loss_sum = match self.shape.kind {
+                let classes = shape.output.last().copied().unwrap_or(1);
+                loss_sum = match shape.kind {
                     TaskKind::Regression => distil_values(outputs, taught, *share, loss_sum, &mut slope),
                     _ => distil_classes(outputs, taught, classes, (*temperature, *share), loss_sum, &mut slope),
                 };
             }
             sums.loss += loss_sum;
-            sums.examples += (rows.len() * len_of_targets(&self.shape)) as u64;
+            sums.examples += (rows.len() * len_of_targets(shape)) as u64;
             if loss_sum.is_finite() { Ok(slope) } else { Err(ModelError::Diverged { step: sums.steps }) }
         };
         let tensors = weights.computed();
-        let batch = backward(&self.shape, &self.train_device, tensors, features, rows.len(), Some(masks), &mut slope)?;
+        let batch = self.executor.backward(tensors, parts, features, rows.len(), Some(masks), &mut slope)?;
         weights.step(optimiser, batch);
         Ok(())
     }

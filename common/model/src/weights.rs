@@ -3,7 +3,7 @@
 use starling_compress::WeightMap;
 use starling_spec::{ParamManifest, ParamRole};
 
-use crate::backward::Backward;
+use crate::executor::Backward;
 use crate::optimise::Optimiser;
 
 /// How fast the running statistics of batch normalisation follow a batch (PyTorch's default).

@@ -31,7 +31,15 @@ macro_rules! compiled_twice {
     };
 }
 
+pub(crate) mod attention;
+pub(crate) mod binary;
+pub(crate) mod convolution;
 pub(crate) mod dense;
+pub(crate) mod integer;
+pub(crate) mod pool;
+pub(crate) mod sparse;
+pub(crate) mod value;
+pub(crate) mod window;
 
 #[cfg(test)]
 mod tests;

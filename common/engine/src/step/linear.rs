@@ -1,30 +1,30 @@
 //! Linear layers in floats.
 
 use super::Step;
+use super::matrix::Matrix;
 use crate::buffers::{Buffers, room};
 use crate::isa::Isa;
-use crate::kernel::dense::{self, Panels};
 
-/// `y = x W + b` for `rows` rows a sample, with dense weights.
+/// `y = x W + b` for `rows` rows a sample.
 #[derive(Debug)]
-pub(crate) struct DenseLinear {
+pub(crate) struct FloatLinear {
     pub(crate) isa: Isa,
-    pub(crate) panels: Panels,
+    pub(crate) matrix: Matrix,
     pub(crate) rows: usize,
     pub(crate) relu: bool,
 }
 
-impl Step for DenseLinear {
+impl Step for FloatLinear {
     fn run(&mut self, batch: usize, buffers: &mut Buffers) {
         let rows = batch * self.rows;
-        let x = &buffers.x.floats[..rows * self.panels.inputs()];
-        let outputs = rows * self.panels.outputs();
+        let x = &buffers.x.floats[..rows * self.matrix.inputs()];
+        let outputs = rows * self.matrix.outputs();
         let y = &mut room(&mut buffers.y.floats, outputs)[..outputs];
-        dense::product(self.isa, &self.panels, self.relu, x, &mut buffers.nonzero, y);
+        self.matrix.apply(self.isa, self.relu, x, y);
         buffers.turn();
     }
 
     fn weight_bytes(&self) -> usize {
-        self.panels.bytes()
+        self.matrix.bytes()
     }
 }

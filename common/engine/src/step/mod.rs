@@ -1,7 +1,16 @@
 //! The steps that an engine takes: a layer each, or several fused.
 
 pub(crate) mod activation;
+pub(crate) mod binary;
+pub(crate) mod convolution;
+pub(crate) mod integer;
 pub(crate) mod linear;
+pub(crate) mod matrix;
+pub(crate) mod norm;
+pub(crate) mod observe;
+pub(crate) mod pool;
+pub(crate) mod residual;
+pub(crate) mod sequence;
 
 use std::fmt::Debug;
 

@@ -39,4 +39,4 @@ fn uniform(count: usize, bound: f32, stream: u64) -> Vec<f32> {
     (0..count).map(|_| bound * (2.0 * random.unit_f32() - 1.0)).collect()
 }
 
-const BACKENDS: [Backend; 2] = [Backend::Ndarray, Backend::Flex];
+const BACKENDS: [Backend; 3] = [Backend::Ndarray, Backend::Flex, Backend::Auto];
