@@ -2,7 +2,6 @@
 //! zero, integers, signs.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use starling_compress::WeightMap;
 use starling_compress::method::binary::Binarised;
@@ -16,21 +15,16 @@ use starling_spec::shape::{Network, Node, Op};
 pub(crate) struct Forms {
     integers: Option<FakeQuantised>,
     signs: Option<Binarised>,
-    /// Where the weights of binary layers lie in the flat vector.
-    binary: Vec<Range<usize>>,
 }
 
 impl Forms {
     /// The forms of `network` when its plan asks for `weights`.
     pub(crate) fn new(network: &Network, weights: WeightForm) -> Self {
-        let mut tensors = Vec::new();
-        binary(&network.nodes, &mut tensors);
-        let binary: Vec<_> = tensors.into_iter().map(|index| network.manifest.tensors[index].range()).collect();
         let integers = match weights {
             WeightForm::Integer(bits) => Some(FakeQuantised::new(network, bits)),
             WeightForm::Free | WeightForm::Pruned => None,
         };
-        Self { integers, signs: (!binary.is_empty()).then(|| Binarised::new(network)), binary }
+        Self { integers, signs: binary(&network.nodes).then(|| Binarised::new(network)) }
     }
 
     /// The maps in the order in which they act.
@@ -64,11 +58,6 @@ impl Forms {
             (None, None) => {}
         }
     }
-
-    /// Where the weights of binary layers lie in the flat vector.
-    pub(crate) fn binary(&self) -> &[Range<usize>] {
-        &self.binary
-    }
 }
 
 /// The mask that a training from `free` keeps, when its settings ask for `weights`.
@@ -76,15 +65,11 @@ pub(crate) fn mask(network: &Network, weights: WeightForm, free: &[f32]) -> Opti
     (weights == WeightForm::Pruned).then(|| Mask::of_zeros(network, free))
 }
 
-/// The weights of binary layers, by their index in the manifest.
-fn binary(nodes: &[Node], found: &mut Vec<usize>) {
-    for node in nodes {
-        match &node.op {
-            Op::Linear { weight, binary: true, .. }
-            | Op::Conv1d { weight, binary: true, .. }
-            | Op::Conv2d { weight, binary: true, .. } => found.push(*weight),
-            Op::Residual(nodes) => binary(nodes, found),
-            _ => {}
-        }
-    }
+/// Whether any layer computes with signs.
+fn binary(nodes: &[Node]) -> bool {
+    nodes.iter().any(|node| match &node.op {
+        Op::Linear { binary, .. } | Op::Conv1d { binary, .. } | Op::Conv2d { binary, .. } => *binary,
+        Op::Residual(nodes) => self::binary(nodes),
+        _ => false,
+    })
 }

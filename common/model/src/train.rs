@@ -84,7 +84,7 @@ impl Network {
     /// smaller. No rows change nothing. Whenever it fails, `parameters` are as they were.
     ///
     /// What is trained are free parameters: real weights behind the plan's integers and behind the signs of binary layers, so
-    /// that small steps add up; those behind signs stay within ±1. With `weights = "pruned"`, weights of linear layers and
+    /// that small steps add up. With `weights = "pruned"`, weights of linear layers and
     /// convolutions that are 0 before are 0 after.
     ///
     /// # Errors
@@ -147,7 +147,7 @@ impl Network {
         let forms = Forms::new(&shape, if tuning.map.is_some() { WeightForm::Free } else { settings.weights });
         let mask = if tuning.map.is_some() { None } else { mask(&shape, settings.weights, free) };
         let maps = tuning.map.into_iter().chain(mask.as_ref().map(|map| map as &dyn WeightMap)).chain(forms.maps());
-        let mut weights = Weights::new(&shape.manifest, free, maps.collect(), forms.binary());
+        let mut weights = Weights::new(&shape.manifest, free, maps.collect());
         let mut optimiser = Optimiser::new(&settings, shape.manifest.tensors.len());
         let mut order = std::mem::take(&mut self.buffers.order);
         let mut flat = free.to_vec();

@@ -1,7 +1,5 @@
 //! The parameters of one training: the free ones that the optimiser moves, and the computed ones that the network sees.
 
-use std::ops::Range;
-
 use starling_compress::WeightMap;
 use starling_spec::{ParamManifest, ParamRole};
 
@@ -15,8 +13,6 @@ const STATISTICS_RATE: f32 = 0.1;
 pub(crate) struct Weights<'a> {
     manifest: &'a ParamManifest,
     maps: Vec<&'a dyn WeightMap>,
-    /// Free parameters that each step takes back into ±1: those behind signs, as there are maps.
-    clipped: &'a [Range<usize>],
     /// What each map starts from, and last what the network computes with; empty without maps.
     stages: Vec<Vec<f32>>,
     /// What the network computes with, tensor by tensor. Without maps these are the free parameters, and no step copies them.
@@ -25,21 +21,15 @@ pub(crate) struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    /// Parameters that begin as `free`; the first of `maps` acts on them, the others on what the one before gave. With maps,
-    /// each step takes those in `clipped` back into ±1.
-    pub(crate) fn new(
-        manifest: &'a ParamManifest,
-        free: &[f32],
-        maps: Vec<&'a dyn WeightMap>,
-        clipped: &'a [Range<usize>],
-    ) -> Self {
+    /// Parameters that begin as `free`; the first of `maps` acts on them, the others on what the one before gave.
+    pub(crate) fn new(manifest: &'a ParamManifest, free: &[f32], maps: Vec<&'a dyn WeightMap>) -> Self {
         let tensors = manifest.tensors.iter().map(|tensor| free[tensor.range()].to_vec()).collect();
         let (mut stages, mut gradient) = (Vec::new(), Vec::new());
         if !maps.is_empty() {
             stages = vec![free.to_vec(); maps.len() + 1];
             gradient = vec![0.0; free.len()];
         }
-        Self { manifest, maps, clipped, stages, tensors, gradient }
+        Self { manifest, maps, stages, tensors, gradient }
     }
 
     /// What the network computes with now.
@@ -74,10 +64,6 @@ impl<'a> Weights<'a> {
                     let range = tensor.range();
                     optimiser.update(index, &mut self.stages[0][range.clone()], &self.gradient[range]);
                 }
-            }
-            // Further out a sign's gradient is 0 and the weight would never come back (BinaryConnect, Courbariaux et al. 2015, §2.4).
-            for range in self.clipped {
-                self.stages[0][range.clone()].iter_mut().for_each(|weight| *weight = weight.clamp(-1.0, 1.0));
             }
         }
         for (index, moment) in batch.statistics {

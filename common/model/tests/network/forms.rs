@@ -212,9 +212,5 @@ fn a_binary_network_learns_the_digits() {
         .train(&mut parameters, &loaded.train, &all(loaded.train.len()), PATH, &AtomicBool::new(false))
         .expect("it trains");
     let found = network.evaluate(&parameters, &test, &all(test.len())).expect("it evaluates");
-    println!("binary digits: {}", found.accuracy());
     assert!(found.accuracy() >= 0.95, "{}", found.accuracy());
-    for tensor in manifest.tensors.iter().filter(|tensor| tensor.name.ends_with("linear.weight")).skip(1) {
-        assert!(parameters[tensor.range()].iter().all(|weight| weight.abs() <= 1.0), "{}", tensor.name);
-    }
 }
