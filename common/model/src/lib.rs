@@ -45,6 +45,7 @@ mod evaluate;
 mod executor;
 mod forms;
 mod forward;
+mod inference;
 mod loss;
 mod network;
 mod norm;
@@ -59,6 +60,7 @@ mod weights;
 
 pub use error::ModelError;
 pub use evaluate::{EVALUATION_BATCH, Evaluated};
+pub use inference::{BurnInference, evaluate_with};
 pub use network::Network;
 pub use probe::DataProbe;
 pub use samples::{Memory, Samples};
