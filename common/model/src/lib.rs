@@ -43,6 +43,7 @@ mod convolution;
 mod error;
 mod evaluate;
 mod executor;
+mod forms;
 mod forward;
 mod inference;
 mod loss;
