@@ -89,7 +89,7 @@ fn prunable_weights(session: &Session<'_>, model: &Model) -> Result<usize, Searc
 
 /// `model` with each tensor's kept values shared among centroids, which are then tuned.
 fn share_weights(session: &mut Session<'_>, model: &Model, centroids: usize) -> Result<Release, SearchError> {
-    let mut release = session.pack(model, Rest::Small, |_, _, values| {
+    let release = session.pack(model, Rest::Small, |_, _, values| {
         sparse(values, |kept| cluster(kept, if kept.len() < FEW { centroids.div_ceil(2) } else { centroids }))
     })?;
     let network = session.network(model)?;
