@@ -128,9 +128,7 @@ pub(crate) fn train_rows(
         bar.set_message(percent(test_accuracy));
     };
     let path = TrainPath { device: POOLED, round: 0 };
-    network
-        .train_pooled(&mut parameters, &data.train, rows, epochs, path, &mut on_epoch)
-        .context("training failed")?;
+    network.train_pooled(&mut parameters, &data.train, rows, epochs, path, &mut on_epoch).context("training failed")?;
     if let Some(error) = failed {
         return Err(error).context("evaluation failed");
     }

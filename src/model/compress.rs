@@ -149,7 +149,8 @@ pub(super) fn command(args: &Args) -> Result<Exit> {
     let share = trained.map_or(VALIDATION_SHARE, |trained| trained.validation_share);
     let result = if args.federated {
         let bar_of_tuner = bar.clone();
-        FederatedTuner::new(&input, bar_of_tuner).and_then(|mut tuner| run(&input, parameters, &settings, &mut tuner, &bar))
+        FederatedTuner::new(&input, bar_of_tuner)
+            .and_then(|mut tuner| run(&input, parameters, &settings, &mut tuner, &bar))
     } else {
         on_local_rows(&input, parameters, share, &settings, &bar)
     };
@@ -262,8 +263,7 @@ fn table(outcome: &Outcome, out: &Path) -> Table {
     let counts = outcome.kind != TaskKind::Regression;
     let judged = if counts { "validation accuracy" } else { "validation loss" };
     let mut table = Table::new(&["candidate", judged, "bytes", "smaller", "MACs", "latency p50", "front", ""]);
-    let quality =
-        |accuracy: f64, loss: f64| if counts { percent(Some(accuracy)) } else { figure(Some(loss), 4) };
+    let quality = |accuracy: f64, loss: f64| if counts { percent(Some(accuracy)) } else { figure(Some(loss), 4) };
     let macs = |macs: Option<u64>| macs.map_or_else(|| "–".into(), |macs| macs.to_string());
     let latency = |latency: Option<f64>| latency.map_or_else(|| "–".into(), |us| format!("{us:.2} µs"));
     let base = &outcome.baseline;

@@ -60,12 +60,11 @@ pub(super) fn command(args: &Args) -> Result<()> {
     let bytes = match args.format {
         Format::Safetensors => write_weights(&args.out, &plan, &parameters, trained)?,
         Format::SafetensorsTorch => {
-            let bytes = write_torch_safetensors(&network.manifest, &parameters, &BTreeMap::new()).with_context(cannot)?;
+            let bytes =
+                write_torch_safetensors(&network.manifest, &parameters, &BTreeMap::new()).with_context(cannot)?;
             file::write(&args.out, &bytes)?
         }
-        Format::Onnx => {
-            file::write(&args.out, &write_onnx(&network, &parameters, &plan.name).with_context(cannot)?)?
-        }
+        Format::Onnx => file::write(&args.out, &write_onnx(&network, &parameters, &plan.name).with_context(cannot)?)?,
     };
     let exported = Exported { task: input.task.name.clone(), parameters: parameters.len(), bytes };
     let mut table = Table::default();

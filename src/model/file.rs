@@ -71,7 +71,10 @@ pub(crate) fn read(path: &Path, plan: Option<&TaskPlan>) -> Result<(ModelFile, V
 pub(crate) fn read_weights_for(path: &Path, plan: &TaskPlan) -> Result<Weights> {
     let bytes = read_bytes(path)?;
     if !is_safetensors(&bytes) {
-        bail!("{} is no safetensors file; float weights are needed here, as `starling model train` writes them", path.display());
+        bail!(
+            "{} is no safetensors file; float weights are needed here, as `starling model train` writes them",
+            path.display()
+        );
     }
     let mut weights = read_weights(path, &bytes, Some(plan))?;
     weights.plan = plan.clone();

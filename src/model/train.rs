@@ -65,7 +65,10 @@ pub(super) fn command(args: &Args) -> Result<()> {
     let Epoch { test_accuracy, test_loss, .. } = last;
     let mut table = pass_table(&trained);
     if !validation.is_empty() {
-        table.note(format!("{} rows were kept from the fit, for `starling model compress` to judge on", validation.len()));
+        table.note(format!(
+            "{} rows were kept from the fit, for `starling model compress` to judge on",
+            validation.len()
+        ));
     }
     table.note(format!("{}: test accuracy {}", args.out.display(), percent(test_accuracy)));
     let kept = Kept { trained, validation_examples: validation.len(), test_accuracy, test_loss, bytes };

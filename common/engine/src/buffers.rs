@@ -21,8 +21,6 @@ pub(crate) struct Buffers {
     pub(crate) x: Activation,
     /// What it writes; [`Buffers::turn`] then makes it the next input.
     pub(crate) y: Activation,
-    /// The non-zero inputs of one sample.
-    pub(crate) nonzero: Nonzero,
     /// Inputs seen, by tensor, while calibrating.
     pub(crate) seen: Vec<Option<crate::calibrate::Seen>>,
 }

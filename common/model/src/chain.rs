@@ -130,7 +130,12 @@ impl Chain {
                         convolution.forward(self.build, &weights.0[index], x, &mut buffers.dense);
                     }
                     Layer::MaxPool(pool) => {
-                        pool.forward(x, &mut buffers.dense, &mut buffers.winners[index][slot * len..][..len]);
+                        pool.forward(
+                            self.build,
+                            x,
+                            &mut buffers.dense,
+                            &mut buffers.winners[index][slot * len..][..len],
+                        );
                     }
                 }
                 if step.relu {

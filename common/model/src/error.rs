@@ -78,6 +78,9 @@ pub enum ModelError {
         /// The teacher's.
         got: usize,
     },
+    /// The network could not be run.
+    #[error(transparent)]
+    Inference(#[from] starling_engine::InferenceError),
     /// The caller asked to stop.
     #[error("training was stopped")]
     Stopped,

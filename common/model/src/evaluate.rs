@@ -38,7 +38,7 @@ impl Network {
     /// What is wrong with the data or the parameters.
     pub fn evaluate(&mut self, parameters: &[f32], data: &dyn Samples, rows: &[u32]) -> Result<Evaluated, ModelError> {
         self.check(parameters, data, rows)?;
-        let prepared = self.executor.prepare(parameters);
+        let prepared = self.prepare(parameters);
         let mut found = Evaluated::default();
         for rows in rows.chunks(EVALUATION_BATCH) {
             self.read(data, rows)?;
@@ -59,7 +59,7 @@ impl Network {
     /// [`ModelError::Parameters`], [`ModelError::Data`] or [`ModelError::Token`].
     pub fn predict(&self, parameters: &[f32], features: &[f32]) -> Result<Vec<f32>, ModelError> {
         self.check_parameters(parameters)?;
-        let prepared = self.executor.prepare(parameters);
+        let prepared = self.prepare(parameters);
         self.predict_with(&prepared, features)
     }
 
@@ -72,11 +72,16 @@ impl Network {
         parameters: &[f32],
     ) -> Result<impl Fn(&[f32]) -> Result<Vec<f32>, ModelError> + use<'_>, ModelError> {
         self.check_parameters(parameters)?;
-        let prepared = self.executor.prepare(parameters);
+        let prepared = self.prepare(parameters);
         Ok(move |features: &[f32]| self.predict_with(&prepared, features))
     }
 
-    fn predict_with(&self, prepared: &Prepared, features: &[f32]) -> Result<Vec<f32>, ModelError> {
+    /// `parameters`, checked by the caller, as the network computes with them.
+    pub(crate) fn prepare(&self, parameters: &[f32]) -> Prepared {
+        self.executor.prepare(parameters)
+    }
+
+    pub(crate) fn predict_with(&self, prepared: &Prepared, features: &[f32]) -> Result<Vec<f32>, ModelError> {
         let expected_len = self.shape().input.iter().product::<usize>();
         if !features.len().is_multiple_of(expected_len) {
             let kind = self.shape().kind;

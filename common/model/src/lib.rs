@@ -44,6 +44,7 @@ mod error;
 mod evaluate;
 mod executor;
 mod forward;
+mod inference;
 mod loss;
 mod network;
 mod norm;
@@ -58,6 +59,7 @@ mod weights;
 
 pub use error::ModelError;
 pub use evaluate::{EVALUATION_BATCH, Evaluated};
+pub use inference::{BurnInference, evaluate_with};
 pub use network::Network;
 pub use probe::DataProbe;
 pub use samples::{Memory, Samples};

@@ -1,5 +1,7 @@
 //! Largest values of windows, and where their gradients go; channels last, as in [`crate::convolution`].
 
+use crate::convolution::kernel::Build;
+
 /// A pool over `[height, width, channels]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MaxPool {
@@ -20,19 +22,39 @@ impl MaxPool {
         self.output().iter().product::<usize>() * self.channels
     }
 
-    /// The largest value of each window, and which one of the window it was: the first of equal ones, row by row.
-    pub(crate) fn forward(&self, x: &[f32], y: &mut [f32], winners: &mut [u32]) {
+    /// The largest value of each window, and how far behind the window's beginning it lies: the first of equal ones, row by
+    /// row.
+    #[allow(unsafe_code, reason = "calling code compiled for features that the compiler cannot assume")]
+    pub(crate) fn forward(&self, build: Build, x: &[f32], y: &mut [f32], winners: &mut [u32]) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2")]
+            fn wide(pool: &MaxPool, x: &[f32], y: &mut [f32], winners: &mut [u32]) {
+                pool.largest(x, y, winners);
+            }
+            if build != Build::Portable {
+                // SAFETY: a processor has AVX2 where another than the portable build is available.
+                return unsafe { wide(self, x, y, winners) };
+            }
+        }
+        self.largest(x, y, winners);
+    }
+
+    #[inline(always)]
+    fn largest(&self, x: &[f32], y: &mut [f32], winners: &mut [u32]) {
         let channels = self.channels;
         let outputs = y.chunks_exact_mut(channels).zip(winners.chunks_exact_mut(channels));
         for ((y, winners), start) in outputs.zip(self.windows()) {
             y.copy_from_slice(&x[start..start + channels]);
             winners.fill(0);
-            for (number, offset) in (0u32..).zip(self.offsets()).skip(1) {
+            for offset in self.offsets().skip(1) {
                 let x = &x[start + offset..][..channels];
+                #[allow(clippy::cast_possible_truncation, reason = "an activation has at most 2^26 values")]
+                let offset = offset as u32;
                 for ((y, winner), x) in y.iter_mut().zip(winners.iter_mut()).zip(x) {
                     let larger = *x > *y;
                     *y = if larger { *x } else { *y };
-                    *winner = if larger { number } else { *winner };
+                    *winner = if larger { offset } else { *winner };
                 }
             }
         }
@@ -43,11 +65,8 @@ impl MaxPool {
         let channels = self.channels;
         let outputs = dy.chunks_exact(channels).zip(winners.chunks_exact(channels));
         for ((dy, winners), start) in outputs.zip(self.windows()) {
-            for (number, offset) in (0u32..).zip(self.offsets()) {
-                let dx = &mut dx[start + offset..][..channels];
-                for ((dx, winner), dy) in dx.iter_mut().zip(winners).zip(dy) {
-                    *dx += if *winner == number { *dy } else { 0.0 };
-                }
+            for ((slope, winner), index) in dy.iter().zip(winners).zip(start..) {
+                dx[index + *winner as usize] += slope;
             }
         }
     }

@@ -33,11 +33,8 @@ enum Goal {
 ///
 /// `None` when there is no candidate.
 pub fn choose(figures: &[Figures], baseline: &Figures, limits: &Limits, kind: TaskKind) -> Option<Choice> {
-    let limits = if limits.is_empty() {
-        Limits { points_lost_max: Some(POINTS_LOST_DEFAULT), ..*limits }
-    } else {
-        *limits
-    };
+    let limits =
+        if limits.is_empty() { Limits { points_lost_max: Some(POINTS_LOST_DEFAULT), ..*limits } } else { *limits };
     let goal = goal(&limits);
     let fitting = (0..figures.len()).filter(|index| limits.exceeded(&figures[*index], baseline, kind).is_empty());
     if let Some(index) = fitting.clone().min_by(|a, b| order(goal, &figures[*a], &figures[*b], kind)) {
@@ -48,7 +45,11 @@ pub fn choose(figures: &[Figures], baseline: &Figures, limits: &Limits, kind: Ta
             Goal::Light => "the one with the fewest multiply-accumulates",
         };
         let count = fitting.count();
-        let among = if count == 1 { "the only candidate that keeps".into() } else { format!("{best} of {count} candidates that keep") };
+        let among = if count == 1 {
+            "the only candidate that keeps".into()
+        } else {
+            format!("{best} of {count} candidates that keep")
+        };
         let why = format!("{among} within {}", describe(&limits, kind));
         return Some(Choice { index, fits: true, why });
     }
@@ -58,7 +59,8 @@ pub fn choose(figures: &[Figures], baseline: &Figures, limits: &Limits, kind: Ta
     let broken = limits.exceeded(&figures[index], baseline, kind);
     let broken: Vec<String> =
         broken.iter().map(|(limit, _)| exceeded_in_words(*limit, &figures[index], baseline, &limits, kind)).collect();
-    let why = format!("no candidate keeps within {}; the nearest one has {}", describe(&limits, kind), broken.join(" and "));
+    let why =
+        format!("no candidate keeps within {}; the nearest one has {}", describe(&limits, kind), broken.join(" and "));
     Some(Choice { index, fits: false, why })
 }
 
@@ -176,7 +178,12 @@ mod tests {
         assert_eq!(chosen(limits).index, 1);
         let limits = Limits { macs_max: Some(600), points_lost_max: Some(1.0), ..Limits::default() };
         assert_eq!(chosen(limits).index, 2);
-        let limits = Limits { bytes_max: Some(600), latency_us_max: Some(10.0), points_lost_max: Some(1.0), ..Limits::default() };
+        let limits = Limits {
+            bytes_max: Some(600),
+            latency_us_max: Some(10.0),
+            points_lost_max: Some(1.0),
+            ..Limits::default()
+        };
         assert_eq!(chosen(limits).index, 2, "with bytes limited too, the smallest");
     }
 

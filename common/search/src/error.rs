@@ -21,7 +21,9 @@ pub enum SearchError {
         got: usize,
     },
     /// Nothing to validate on.
-    #[error("{rows} training rows cannot be parted into rows to fit and rows to validate on; at least {least} are needed")]
+    #[error(
+        "{rows} training rows cannot be parted into rows to fit and rows to validate on; at least {least} are needed"
+    )]
     Rows {
         /// How many there are.
         rows: usize,

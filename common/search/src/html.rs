@@ -23,21 +23,24 @@ pub fn report_html(outcome: &Outcome) -> String {
     let chosen = outcome.chosen();
     let mut page = String::new();
     let task = escape(&outcome.task);
-    push(&mut page, format_args!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+    push(
+        &mut page,
+        format_args!(
+            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>{task}: compression</title><style>{STYLE}</style></head><body>\n\
          <h1>{task}: compression</h1>\n\
          <p><b>{}</b> was chosen: {}. It is {} bytes, {:.1} times smaller than the {} bytes of the full model's floats.</p>\n\
          <p class=\"dim\">Accuracies and losses are those of {}, not of test data. Latency is the median time of one sample on one \
          thread of the machine that searched. Limits: {}.</p>\n",
-        escape(&chosen.name),
-        escape(&outcome.choice.why),
-        chosen.figures.bytes,
-        chosen.ratio(outcome.bytes_f32),
-        outcome.bytes_f32,
-        escape(&outcome.judged_on),
-        describe(&outcome.limits, outcome.kind),
-    ));
+            escape(&chosen.name),
+            escape(&outcome.choice.why),
+            chosen.figures.bytes,
+            chosen.ratio(outcome.bytes_f32),
+            outcome.bytes_f32,
+            escape(&outcome.judged_on),
+            describe(&outcome.limits, outcome.kind),
+        ),
+    );
     plot(&mut page, outcome);
     candidates(&mut page, outcome);
     push(&mut page, format_args!("<h2>{}, tensor by tensor</h2>\n", escape(&chosen.name)));
@@ -78,21 +81,27 @@ fn cell(value: Option<String>) -> String {
 
 fn candidates(page: &mut String, outcome: &Outcome) {
     let kind = outcome.kind;
-    push(page, format_args!(
-        "<h2>Candidates</h2>\n<div class=\"scroll\"><table><thead><tr><th>candidate</th><th>validation {}</th><th>loss</th>\
+    push(
+        page,
+        format_args!(
+            "<h2>Candidates</h2>\n<div class=\"scroll\"><table><thead><tr><th>candidate</th><th>validation {}</th><th>loss</th>\
          <th>bytes</th><th>smaller</th><th>multiply-accumulates</th><th>latency</th><th>front</th></tr></thead><tbody>\n",
-        quality_word(kind)
-    ));
+            quality_word(kind)
+        ),
+    );
     let mut row = |name: &str, class: &str, figures: &Figures, ratio: f64, front: &str| {
-        push(page, format_args!(
-            "<tr{class}><td>{}</td><td>{}</td><td>{:.4}</td><td>{}</td><td>{ratio:.1}×</td><td>{}</td><td>{}</td><td>{front}</td></tr>\n",
-            escape(name),
-            quality(figures, kind),
-            figures.loss,
-            figures.bytes,
-            cell(figures.macs.map(|macs| macs.to_string())),
-            cell(figures.latency_us.map(|latency| format!("{latency:.2} µs"))),
-        ));
+        push(
+            page,
+            format_args!(
+                "<tr{class}><td>{}</td><td>{}</td><td>{:.4}</td><td>{}</td><td>{ratio:.1}×</td><td>{}</td><td>{}</td><td>{front}</td></tr>\n",
+                escape(name),
+                quality(figures, kind),
+                figures.loss,
+                figures.bytes,
+                cell(figures.macs.map(|macs| macs.to_string())),
+                cell(figures.latency_us.map(|latency| format!("{latency:.2} µs"))),
+            ),
+        );
     };
     row("full model", "", &outcome.baseline, 1.0, "");
     for (index, candidate) in outcome.candidates.iter().enumerate() {
@@ -111,16 +120,19 @@ fn tensors(page: &mut String, candidate: &Candidate) {
     );
     for tensor in &candidate.tensors {
         let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
-        push(page, format_args!(
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.2} %</td><td>{:.2}</td><td>{}</td><td>{}</td></tr>\n",
-            escape(&tensor.name),
-            shape.join("×"),
-            escape(&tensor.form),
-            100.0 * tensor.kept as f64 / tensor.weights.max(1) as f64,
-            tensor.bits_per_weight,
-            tensor.bytes_f32,
-            tensor.bytes,
-        ));
+        push(
+            page,
+            format_args!(
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.2} %</td><td>{:.2}</td><td>{}</td><td>{}</td></tr>\n",
+                escape(&tensor.name),
+                shape.join("×"),
+                escape(&tensor.form),
+                100.0 * tensor.kept as f64 / tensor.weights.max(1) as f64,
+                tensor.bits_per_weight,
+                tensor.bytes_f32,
+                tensor.bytes,
+            ),
+        );
     }
     page.push_str("</tbody></table></div>\n");
 }
@@ -177,36 +189,45 @@ fn plot(page: &mut String, outcome: &Outcome) {
     let best = everything().map(good).fold(f64::NEG_INFINITY, f64::max);
     let shown = 10.0 * if kind == TaskKind::Regression { outcome.baseline.loss.abs().max(1e-6) } else { 1.0 };
     let y = Axis::over(everything().map(|figures| good(figures).max(best - shown)), HEIGHT - BOTTOM, TOP);
-    push(page, format_args!(
-        "<figure><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{} against file size\">\n",
-        quality_word(kind)
-    ));
+    push(
+        page,
+        format_args!(
+            "<figure><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{} against file size\">\n",
+            quality_word(kind)
+        ),
+    );
     let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
-    push(page, format_args!(
-        "<path d=\"M{LEFT} {TOP}V{bottom}H{right}\" fill=\"none\" stroke=\"var(--line)\"/>\n"
-    ));
+    push(page, format_args!("<path d=\"M{LEFT} {TOP}V{bottom}H{right}\" fill=\"none\" stroke=\"var(--line)\"/>\n"));
     for step in 0..=4 {
         let value = y.low + (y.high - y.low) * f64::from(step) / 4.0;
         let label = if kind == TaskKind::Regression { format!("{:.3}", -value) } else { format!("{value:.1} %") };
         let (height, text) = (y.place(value), LEFT - 6.0);
         push(page, format_args!("<text x=\"{text}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>\n", height + 4.0));
     }
-    for (exponent, label) in [(2, "100 B"), (3, "1 kB"), (4, "10 kB"), (5, "100 kB"), (6, "1 MB"), (7, "10 MB"), (8, "100 MB")] {
+    for (exponent, label) in
+        [(2, "100 B"), (3, "1 kB"), (4, "10 kB"), (5, "100 kB"), (6, "1 MB"), (7, "10 MB"), (8, "100 MB")]
+    {
         let exponent = f64::from(exponent);
         if (x.low..=x.high).contains(&exponent) {
             let place = x.place(exponent);
-            push(page, format_args!(
-                "<path d=\"M{place:.1} {TOP}V{bottom}\" stroke=\"var(--line)\" stroke-dasharray=\"2 4\"/>\
+            push(
+                page,
+                format_args!(
+                    "<path d=\"M{place:.1} {TOP}V{bottom}\" stroke=\"var(--line)\" stroke-dasharray=\"2 4\"/>\
                  <text x=\"{place:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>\n",
-                bottom + 18.0
-            ));
+                    bottom + 18.0
+                ),
+            );
         }
     }
-    push(page, format_args!(
-        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">file size (logarithmic); up is better</text>\n",
-        (LEFT + right) / 2.0,
-        HEIGHT - 8.0
-    ));
+    push(
+        page,
+        format_args!(
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">file size (logarithmic); up is better</text>\n",
+            (LEFT + right) / 2.0,
+            HEIGHT - 8.0
+        ),
+    );
     let spot = |figures: &Figures| (x.place(size(figures)), y.place(good(figures)));
     let mut front: Vec<(f64, f64)> = outcome
         .candidates
@@ -227,12 +248,15 @@ fn plot(page: &mut String, outcome: &Outcome) {
     push(page, format_args!("<polyline points=\"{}\" fill=\"none\" stroke=\"var(--front)\"/>\n", line.join(" ")));
     let mut dot = |name: &str, figures: &Figures, radius: f64, color: &str| {
         let (x, y) = spot(figures);
-        push(page, format_args!(
-            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"var(--{color})\"><title>{}: {}, {} bytes</title></circle>\n",
-            escape(name),
-            quality(figures, kind),
-            figures.bytes
-        ));
+        push(
+            page,
+            format_args!(
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"var(--{color})\"><title>{}: {}, {} bytes</title></circle>\n",
+                escape(name),
+                quality(figures, kind),
+                figures.bytes
+            ),
+        );
     };
     dot("full model", &outcome.baseline, 4.0, "ink");
     for (index, candidate) in outcome.candidates.iter().enumerate() {
@@ -296,7 +320,16 @@ mod tests {
     #[test]
     fn the_page_holds_everything_and_asks_for_nothing() {
         let page = report_html(&outcome());
-        for wanted in ["deep 1.0 %", "broken", "500 validation rows", "200.0", "codebook16", "784×300", "<polyline", "the smallest"] {
+        for wanted in [
+            "deep 1.0 %",
+            "broken",
+            "500 validation rows",
+            "200.0",
+            "codebook16",
+            "784×300",
+            "<polyline",
+            "the smallest",
+        ] {
             assert!(page.contains(wanted), "{wanted}");
         }
         for unwanted in ["<script", "http:", "https:", "src=", "NaN", "inf"] {

@@ -53,7 +53,11 @@ pub fn measure(
     times.sort_by(f64::total_cmp);
     #[allow(clippy::cast_precision_loss, reason = "a count of runs")]
     let mean_us = times.iter().sum::<f64>() / times.len() as f64;
-    Ok(Latency { p50_us: times[times.len() / 2], p99_us: times[(times.len() * 99 / 100).min(times.len() - 1)], mean_us })
+    Ok(Latency {
+        p50_us: times[times.len() / 2],
+        p99_us: times[(times.len() * 99 / 100).min(times.len() - 1)],
+        mean_us,
+    })
 }
 
 /// A stopwatch that runs each candidate so many times.

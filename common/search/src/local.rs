@@ -133,8 +133,11 @@ impl Tuner for LocalTuner<'_> {
         let mut outputs = |features: &[f32]| predict(features);
         #[allow(clippy::cast_possible_truncation, reason = "a share")]
         let share = tuning.distil as f32;
-        let teacher = (share > 0.0 && self.plan.kind != TaskKind::Regression)
-            .then_some(Teacher { outputs: &mut outputs, temperature: TEMPERATURE, share });
+        let teacher = (share > 0.0 && self.plan.kind != TaskKind::Regression).then_some(Teacher {
+            outputs: &mut outputs,
+            temperature: TEMPERATURE,
+            share,
+        });
         self.tunings += 1;
         let on_epoch = &mut self.on_epoch;
         let settings = TrainSettings {

@@ -74,7 +74,8 @@ impl Session<'_> {
                 return weights(index, tensor, values);
             }
             let is_bias = tensor.name.ends_with(".bias");
-            let values = if is_bias && rest == Rest::Small { quantise::fixed_point(values, 8) } else { quantise::half(values) };
+            let values =
+                if is_bias && rest == Rest::Small { quantise::fixed_point(values, 8) } else { quantise::half(values) };
             Compressed { kept: None, values }
         });
         let tensors: Vec<Compressed> = tensors.collect();
@@ -93,13 +94,12 @@ impl Session<'_> {
     pub(crate) fn add(&mut self, method: Method, name: String, release: &Release) -> Result<f64, SearchError> {
         let file = release.to_bytes();
         // What is judged is what a device will read, not what stands here in memory.
-        let read = Release::from_bytes(&file).map_err(|source| SearchError::Tuner {
-            doing: "reading a release back",
-            source: Box::new(source),
-        })?;
+        let read = Release::from_bytes(&file)
+            .map_err(|source| SearchError::Tuner { doing: "reading a release back", source: Box::new(source) })?;
         let found = self.tuner.evaluate_release(&read)?;
         let (macs, latency_us) = self.speed(&read);
-        let figures = Figures { accuracy: found.accuracy(), loss: found.loss(), bytes: file.len() as u64, macs, latency_us };
+        let figures =
+            Figures { accuracy: found.accuracy(), loss: found.loss(), bytes: file.len() as u64, macs, latency_us };
         let lost = figures.points_lost(&self.baseline, self.plan.kind);
         let candidate = Candidate { name, method, figures, tensors: read.inspect(), file };
         self.observer.candidate(&candidate);
@@ -120,7 +120,12 @@ impl Session<'_> {
     }
 
     /// Tunes `model`; the observer hears of it.
-    pub(crate) fn fine_tune(&mut self, what: &str, model: &mut Model, tuning: &FineTune<'_>) -> Result<(), SearchError> {
+    pub(crate) fn fine_tune(
+        &mut self,
+        what: &str,
+        model: &mut Model,
+        tuning: &FineTune<'_>,
+    ) -> Result<(), SearchError> {
         self.observer.stage(what, tuning.epochs);
         if tuning.epochs == 0 { Ok(()) } else { self.tuner.fine_tune(model, tuning) }
     }

@@ -1,5 +1,6 @@
 //! Networks through the public interface: outputs, gradients, determinism, refusals, and what they learn.
 
+mod chains;
 mod determinism;
 mod gradients;
 mod learning;

@@ -78,7 +78,9 @@ pub(crate) fn units(session: &mut Session<'_>) -> Result<(), SearchError> {
         // All effects are those of the network before the step: removing from one layer shifts the others' tensors.
         let keeps: Vec<Vec<bool>> = hidden
             .iter()
-            .map(|layer| strongest(&effects(&network.manifest, &layer.path, &model.parameters, &gradient), layer.keep(share)))
+            .map(|layer| {
+                strongest(&effects(&network.manifest, &layer.path, &model.parameters, &gradient), layer.keep(share))
+            })
             .collect();
         for (layer, keep) in hidden.iter().zip(keeps) {
             let removal = Removal::Units { layer: layer.path.clone(), keep };
@@ -150,9 +152,7 @@ fn walk(layers: &[Layer], path: &mut Vec<usize>, see: &mut dyn FnMut(&[usize], &
 /// The effect of each unit of the layer at `path` on the loss: `(Σ w·g)²` over its own weights and bias.
 fn effects(manifest: &ParamManifest, path: &[usize], parameters: &[f32], gradient: &[f32]) -> Vec<f64> {
     let place: String = path.iter().map(|index| format!("{index}.")).collect();
-    let own = |tensor: &&ParamTensor| {
-        tensor.name.strip_prefix(&place).is_some_and(|rest| rest.split('.').count() == 2)
-    };
+    let own = |tensor: &&ParamTensor| tensor.name.strip_prefix(&place).is_some_and(|rest| rest.split('.').count() == 2);
     let mut sums: Vec<f64> = Vec::new();
     for tensor in manifest.tensors.iter().filter(own) {
         // A bias has one value a unit, as a channel has.
