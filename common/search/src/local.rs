@@ -117,7 +117,8 @@ impl Tuner for LocalTuner<'_> {
 
     fn fine_tune(&mut self, model: &mut Model, tuning: &FineTune<'_>) -> Result<(), SearchError> {
         let mut network = self.network(model)?;
-        let (shape, mask, surgery) = (infer(self.plan.kind, &self.plan.shape, &model.layers)?, OnceCell::new(), OnceCell::new());
+        let (shape, mask, surgery) =
+            (infer(self.plan.kind, &self.plan.shape, &model.layers)?, OnceCell::new(), OnceCell::new());
         let batch = BATCH.min(self.fit.len());
         let map: Option<&dyn WeightMap> = match tuning.constraint {
             Constraint::Free => None,
