@@ -154,5 +154,38 @@ fn main() {
             })
             .collect();
         judge(&format!("{share} x{epochs} ({:.0}s) [{}]", started.elapsed().as_secs_f64(), kept.join(" ")), &model);
+        if env("PACK", 1) == 1 && i + 1 == steps.split(',').count() {
+            for k in std::env::var("K").unwrap_or("8,16".into()).split(',').map(|k| k.parse::<usize>().unwrap()) {
+                let mut tensors: Vec<starling_compress::Compressed> = Vec::new();
+                let prunable = prune::prunable(&shape);
+                for (i, t) in shape.manifest.tensors.iter().enumerate() {
+                    let v = &model[t.range()];
+                    tensors.push(if prunable.contains(&i) {
+                        let kept: Vec<u32> = v.iter().zip(0u32..).filter(|(v, _)| **v != 0.0).map(|(_, i)| i).collect();
+                        let vals: Vec<f32> = v.iter().copied().filter(|v| *v != 0.0).collect();
+                        starling_compress::Compressed { kept: Some(kept), values: starling_compress::method::codebook::cluster(&vals, k) }
+                    } else { starling_compress::Compressed { kept: None, values: starling_compress::method::quantise::fixed_point(v, 8) } });
+                }
+                let pairs: Vec<(usize, &starling_compress::Compressed)> = prunable.iter().map(|i| (*i, &tensors[*i])).collect();
+                let map = starling_compress::method::codebook::SharedWeights::new(&shape, &pairs);
+                let mut tuned = model.clone();
+                for i in &prunable { let t = &shape.manifest.tensors[*i]; tensors[*i].decompress_into(&t.shape, &mut tuned[t.range()]); }
+                let before = tuned.clone();
+                let mut outputs = |f: &[f32]| predict(f);
+                let teacher = (distil > 0.0).then_some(Teacher { outputs: &mut outputs, temperature, share: distil });
+                let settings = TrainSettings { optimizer: Optimizer::Adam, lr: env("CLR", 3e-4), batch, epochs: env("CEPOCHS", 2), schedule: Schedule::Cosine, ..TrainSettings::default() };
+                let tuning = Tuning { settings, path: TrainPath { device: 6, round: k as u64 }, map: Some(&map), teacher, stop: &AtomicBool::new(false), on_epoch: &mut |_, _| {} };
+                network.tune(&mut tuned, &data, &fit, tuning).unwrap();
+                let mut list: Vec<(usize, starling_compress::Compressed)> = prunable.iter().map(|i| (*i, tensors[*i].clone())).collect();
+                map.codes_into(&tuned, &mut list);
+                for (i, t) in shape.manifest.tensors.iter().enumerate() { if !prunable.contains(&i) { tensors[i].values = starling_compress::method::quantise::fixed_point(&tuned[t.range()], 8); } }
+                for (i, c) in list { tensors[i] = c; }
+                let release = starling_compress::Release { name: plan.name.clone(), kind: plan.kind, shape: plan.shape.clone(), scale: plan.scale, layers: plan.layers.clone(), inputs: vec![None; tensors.len()], tensors };
+                let bytes = release.to_bytes().len();
+                let bits: Vec<String> = release.inspect().iter().filter(|r| r.weights > 500).map(|r| format!("{:.1}b", r.bits_per_weight)).collect();
+                judge("   clustered", &before);
+                judge(&format!("   k{k} {bytes} B {:.1}x [{}]", 4.0 * model.len() as f64 / bytes as f64, bits.join(" ")), &release.parameters(&shape));
+            }
+        }
     }
 }

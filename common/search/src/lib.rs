@@ -29,6 +29,7 @@ mod method;
 mod recipe;
 mod search;
 mod session;
+mod surgery;
 mod tuner;
 
 pub use candidate::Candidate;
@@ -41,4 +42,5 @@ pub use latency::{Latency, Runs, measure};
 pub use local::{LocalTuner, VALIDATION_SHARE, validation_split};
 pub use method::{Effort, Method};
 pub use search::{Observer, Outcome, Settings, Stopwatch, search, synthetic_inputs};
+pub use surgery::Surgery;
 pub use tuner::{Constraint, FineTune, Model, Tuner};

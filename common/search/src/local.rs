@@ -1,5 +1,6 @@
 //! Tuning on data that are in this process.
 
+use std::cell::OnceCell;
 use std::sync::atomic::AtomicBool;
 
 use starling_compress::method::prune::Mask;
@@ -11,6 +12,7 @@ use starling_spec::shape::infer;
 use starling_spec::{Optimizer, Schedule, TaskKind, TaskPlan, TrainSettings, WeightForm};
 
 use crate::error::SearchError;
+use crate::surgery::Surgery;
 use crate::tuner::{Constraint, FineTune, Model, Tuner};
 
 /// The share of the training rows that is kept from fitting and validated on: the customary 55,000 and 5,000 of MNIST.
@@ -115,13 +117,14 @@ impl Tuner for LocalTuner<'_> {
 
     fn fine_tune(&mut self, model: &mut Model, tuning: &FineTune<'_>) -> Result<(), SearchError> {
         let mut network = self.network(model)?;
-        let mask;
+        let (shape, mask, surgery) = (infer(self.plan.kind, &self.plan.shape, &model.layers)?, OnceCell::new(), OnceCell::new());
+        let batch = BATCH.min(self.fit.len());
         let map: Option<&dyn WeightMap> = match tuning.constraint {
             Constraint::Free => None,
-            Constraint::Pruned => {
-                let shape = infer(self.plan.kind, &self.plan.shape, &model.layers)?;
-                mask = Mask::of_zeros(&shape, &model.parameters);
-                Some(&mask)
+            Constraint::Pruned => Some(mask.get_or_init(|| Mask::of_zeros(&shape, &model.parameters))),
+            Constraint::Share(share) => {
+                let steps = tuning.epochs * self.fit.len().div_ceil(batch);
+                Some(surgery.get_or_init(|| Surgery::new(&shape, share, steps)))
             }
             Constraint::Shared(map) => Some(map),
         };
@@ -140,7 +143,7 @@ impl Tuner for LocalTuner<'_> {
         let settings = TrainSettings {
             optimizer: Optimizer::Adam,
             lr: tuning.lr,
-            batch: BATCH.min(self.fit.len()),
+            batch,
             epochs: tuning.epochs,
             schedule: Schedule::Cosine,
             weights: WeightForm::Free,

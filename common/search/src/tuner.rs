@@ -26,6 +26,9 @@ pub enum Constraint<'a> {
     Free,
     /// Weights that are 0 stay 0.
     Pruned,
+    /// The worthiest share of all prunable weights is kept, all others are 0 at the end; which they are may change meanwhile
+    /// (see [`crate::Surgery`]). A side that cannot do so prunes first and then holds the mask.
+    Share(f64),
     /// The members of a cluster move together, and pruned weights stay 0.
     Shared(&'a SharedWeights),
 }
