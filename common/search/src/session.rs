@@ -107,6 +107,11 @@ impl Session<'_> {
         Ok(lost)
     }
 
+    /// Bytes of the candidate that was made last.
+    pub(crate) fn last_bytes(&self) -> usize {
+        self.candidates.last().map_or(0, |candidate| candidate.file.len())
+    }
+
     /// Multiply-accumulates and median latency of `release`, where the engine runs it.
     pub(crate) fn speed(&mut self, release: &Release) -> (Option<u64>, Option<f64>) {
         let macs = starling_engine::multiply_accumulates(release).ok();
@@ -163,6 +168,12 @@ impl Session<'_> {
             None => lost > crate::figures::POINTS_LOST_DEFAULT + 2.0 * HOPELESS_POINTS,
         }
     }
+}
+
+/// How many weights of `model` can be pruned.
+pub(crate) fn prunable_weights(plan: &TaskPlan, model: &Model) -> Result<usize, SpecError> {
+    let network = infer(plan.kind, &plan.shape, &model.layers)?;
+    Ok(prune::prunable(&network).into_iter().map(|index| network.manifest.tensors[index].len()).sum())
 }
 
 /// `model` less `removal`.
