@@ -1,12 +1,14 @@
-//! One command for a workstation: the demo, simulation and pooled training of a task, the runtime's bench, certificates, and
-//! both daemons.
+//! One command for a workstation: the demo, simulation and pooled training of a task, models and their compression, the
+//! runtime's bench, certificates, and both daemons.
 
 mod bench_runtime;
 mod demo;
 mod evaluator;
 mod fleet;
+mod model;
 mod report;
 mod simulate;
+mod simulation;
 mod status;
 mod task_input;
 mod train;
@@ -34,6 +36,9 @@ enum Command {
     Simulate(simulate::Args),
     /// Train a task's model on the pooled data: the baseline
     Train(train::Args),
+    /// Train, compress, evaluate, time and look into models
+    #[command(subcommand)]
+    Model(model::Model),
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
@@ -66,7 +71,10 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             // A task that is wrong stays wrong: scripts need not try again.
-            let is_task = error.chain().any(|cause| cause.is::<starling_spec::SpecError>());
+            let is_task = error.chain().any(|cause| {
+                cause.is::<starling_spec::SpecError>()
+                    || matches!(cause.downcast_ref(), Some(starling_search::SearchError::Method(_)))
+            });
             if is_task { Exit::Usage.into() } else { Exit::Failure.into() }
         }
     }
@@ -77,6 +85,7 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Demo(args) => return demo::command(&args),
         Command::Simulate(args) => simulate::command(&args)?,
         Command::Train(args) => train::command(&args)?,
+        Command::Model(verb) => return model::command(&verb),
         Command::Bench(Bench::Runtime(args)) => bench_runtime::command(&args)?,
         Command::Certs(args) => starling_certs::command::run(&args)?,
         Command::Client(args) => return Ok(starling_client::command::run(args)),

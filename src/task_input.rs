@@ -65,6 +65,12 @@ impl TaskInput {
         self.load_under(self.seed)
     }
 
+    /// Forgets where the test set is, for commands that must not see it; a `test_fraction` is still parted from the training rows.
+    pub(crate) fn leave_test_out(&mut self) {
+        self.task.data.test = None;
+        self.task.data.test_labels = None;
+    }
+
     /// The task's data, a test fraction drawn under another seed than the task was read with.
     pub(crate) fn load_under(&self, seed: u64) -> Result<Loaded> {
         starling_data::load(&self.task.data, self.task.kind, &self.plan.shape, &self.base, seed)

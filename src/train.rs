@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use serde::Serialize;
+use starling_data::Loaded;
 use starling_model::{Network, TrainPath};
 use starling_spec::{FederationSection, TaskKind};
 
@@ -61,12 +62,17 @@ pub(crate) fn command(args: &Args) -> Result<()> {
     let result = train(&input, epochs, &bar);
     bar.finish_and_clear();
     let result = result?;
+    args.json.finish(&result, &pass_table(&result))
+}
+
+/// The passes as a table.
+pub(crate) fn pass_table(result: &Trained) -> Table {
     let mut table = Table::new(&["epoch", "test loss", "test accuracy"]);
     for epoch in &result.epochs {
         table.row(vec![epoch.epoch.to_string(), figure(epoch.test_loss, 4), percent(epoch.test_accuracy)]);
     }
     table.note(format!("{} parameters, {} examples, {:.1} s", result.parameters, result.examples, result.wall_s));
-    args.json.finish(&result, &table)
+    table
 }
 
 /// How often a federated run goes over all the data: rounds × local epochs × fraction, at least once.
@@ -83,13 +89,24 @@ pub(crate) fn passes(federation: &FederationSection, epochs: usize) -> usize {
 
 /// Trains the model of `input` on all its data for `epochs` passes and evaluates it after each.
 pub(crate) fn train(input: &TaskInput, epochs: usize, bar: &ProgressBar) -> Result<Trained> {
-    let started = Instant::now();
     let data = input.load()?;
+    let rows = all_rows(&data.train)?;
+    train_rows(input, &data, &rows, epochs, bar).map(|(trained, _)| trained)
+}
+
+/// Trains the model of `input` on the training `rows` of `data` as [`train`] does, and gives its weights too.
+pub(crate) fn train_rows(
+    input: &TaskInput,
+    data: &Loaded,
+    rows: &[u32],
+    epochs: usize,
+    bar: &ProgressBar,
+) -> Result<(Trained, Vec<f32>)> {
+    let started = Instant::now();
     let manifest = input.plan.manifest()?;
     let mut parameters = starling_spec::init::initial_parameters(&manifest, input.plan.seed);
     let mut network = Network::new(&input.plan)?;
     let mut judge = Network::new(&input.plan)?;
-    let rows = all_rows(&data.train)?;
     let test_rows = data.test.as_ref().map(all_rows).transpose()?;
     let counts = input.task.kind != TaskKind::Regression;
     let mut passed: Vec<Epoch> = Vec::new();
@@ -111,20 +128,19 @@ pub(crate) fn train(input: &TaskInput, epochs: usize, bar: &ProgressBar) -> Resu
         bar.set_message(percent(test_accuracy));
     };
     let path = TrainPath { device: POOLED, round: 0 };
-    network
-        .train_pooled(&mut parameters, &data.train, &rows, epochs, path, &mut on_epoch)
-        .context("training failed")?;
+    network.train_pooled(&mut parameters, &data.train, rows, epochs, path, &mut on_epoch).context("training failed")?;
     if let Some(error) = failed {
         return Err(error).context("evaluation failed");
     }
-    Ok(Trained {
+    let trained = Trained {
         task: input.task.name.clone(),
         seed: input.seed,
         parameters: manifest.len(),
         examples: rows.len(),
         epochs: passed,
         wall_s: started.elapsed().as_secs_f64(),
-    })
+    };
+    Ok((trained, parameters))
 }
 
 /// The key under which pooled training draws its batches: no device's, since those are digests.

@@ -14,15 +14,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("privacy", &["spec", "wire"]),
     ("data", &["spec", "wire"]),
     ("engine", &["compress", "spec", "wire"]),
+    ("exchange", &["compress", "spec", "wire"]),
     ("model", &["data", "engine", "compress", "spec", "wire"]),
-    ("search", &["model", "engine", "compress", "data", "spec", "wire"]),
+    ("search", &["exchange", "model", "engine", "compress", "data", "spec", "wire"]),
     ("update", &["compress", "privacy", "spec", "wire"]),
     ("protocol", &["update", "compress", "privacy", "spec", "wire"]),
     ("net", &["spec", "wire"]),
     ("store", &["spec", "wire"]),
     ("daemon", &["spec", "wire"]),
     ("certs", &["net", "store", "daemon", "spec", "wire"]),
-    ("aggregator", &["net", "store", "daemon", "protocol", "update", "compress", "privacy", "spec", "wire"]),
+    (
+        "aggregator",
+        &["net", "store", "daemon", "protocol", "update", "exchange", "compress", "privacy", "spec", "wire"],
+    ),
     (
         "client",
         &[

@@ -34,11 +34,13 @@
 //! ```
 
 mod codec;
+mod coding;
 pub mod difference;
 mod error;
 mod fixed;
 mod kernel;
 pub mod map;
+pub mod method;
 pub mod release;
 pub mod tensor;
 
@@ -48,6 +50,6 @@ pub use codec::{
 pub use error::{DecodeError, EncodeError};
 pub use fixed::{FixedPoint, FixedPointError};
 pub use map::{Probe, WeightMap};
-pub use release::{InputRange, Release};
+pub use release::{InputRange, Release, ReleaseError, TensorReport};
 pub use starling_spec::CodecSpec;
 pub use tensor::{Compressed, Values};

@@ -121,6 +121,31 @@ impl Compressed {
         Self { kept: None, values: Values::F32(values) }
     }
 
+    /// The tensor with only those of a whole tensor's values that `kept` marks; all of them when none is left out.
+    ///
+    /// # Panics
+    /// If there is not one mark a value, or the values are binary and not all kept.
+    #[allow(clippy::cast_possible_truncation, reason = "a tensor has at most 2^30 values")]
+    pub fn sparse(values: Values, kept: &[bool]) -> Self {
+        fn of<T: Copy>(values: &[T], kept: &[bool]) -> Vec<T> {
+            values.iter().zip(kept).filter(|(_, kept)| **kept).map(|(value, _)| *value).collect()
+        }
+        assert_eq!(values.len(), kept.len(), "a mark for each value");
+        if kept.iter().all(|kept| *kept) {
+            return Self { kept: None, values };
+        }
+        let indices = (0..kept.len()).filter(|index| kept[*index]).map(|index| index as u32).collect();
+        let values = match values {
+            Values::F32(values) => Values::F32(of(&values, kept)),
+            Values::F16(values) => Values::F16(of(&values, kept)),
+            Values::Fixed { places, bits, levels } => Values::Fixed { places, bits, levels: of(&levels, kept) },
+            Values::Integer { bits, scales, levels } => Values::Integer { bits, scales, levels: of(&levels, kept) },
+            Values::Codebook { centroids, codes } => Values::Codebook { centroids, codes: of(&codes, kept) },
+            Values::Binary { .. } => panic!("a binary tensor keeps every weight"),
+        };
+        Self { kept: Some(indices), values }
+    }
+
     /// Fills `out`, the values of a tensor of `shape`.
     ///
     /// # Panics

@@ -71,7 +71,7 @@ fn main() {
         if !preset.contains(&wanted) {
             continue;
         }
-        for backend in ["ndarray", "flex"] {
+        for backend in ["ndarray", "flex", "auto"] {
             let mut rates = Vec::new();
             for batch in [10usize, 32] {
                 let plan = plan(preset, backend, batch);

@@ -60,6 +60,27 @@ pub enum ModelError {
         /// The step, from 1.
         step: u32,
     },
+    /// A setting of the distillation that means nothing.
+    #[error("the teacher's {field} is {value}; expected {expected}")]
+    Teacher {
+        /// Which one.
+        field: &'static str,
+        /// What it is.
+        value: f32,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The teacher knows another task.
+    #[error("the teacher gives {got} outputs for a batch where the network gives {expected}")]
+    TeacherOutputs {
+        /// The network's outputs for the batch.
+        expected: usize,
+        /// The teacher's.
+        got: usize,
+    },
+    /// The network could not be run.
+    #[error(transparent)]
+    Inference(#[from] starling_engine::InferenceError),
     /// The caller asked to stop.
     #[error("training was stopped")]
     Stopped,

@@ -4,6 +4,9 @@
 //! caller, as one flat vector in the order of the plan's manifest. What it is not: it never touches files, sockets or
 //! clocks, and it decides nothing about rounds or updates.
 //!
+//! burn computes the layers, except where `backend = "auto"` meets convolutions and largest-value pools in a row: kernels of our
+//! own train those at several times the speed (`docs/decisions/0002-burn-backends.md`).
+//!
 //! Invariant 11: everything random (batch order, dropout masks) comes from [`starling_spec::random`], keyed by the plan's
 //! seed and a [`TrainPath`]; burn's process-wide generator is never used. Each network computes on its caller's thread
 //! alone, so results do not depend on how many others run beside it.
@@ -38,16 +41,30 @@
 //! ```
 
 mod backend;
+mod chain;
+mod convolution;
 mod error;
+mod evaluate;
+mod executor;
+mod forms;
 mod forward;
+mod inference;
 mod loss;
 mod network;
 mod norm;
 mod optimise;
+mod pool;
+mod probe;
 mod samples;
 mod sequence;
 mod tensors;
+mod train;
+mod weights;
 
 pub use error::ModelError;
-pub use network::{EVALUATION_BATCH, Evaluated, Network, TrainOutcome, TrainPath};
+pub use evaluate::{EVALUATION_BATCH, Evaluated};
+pub use inference::{BurnInference, evaluate_with};
+pub use network::Network;
+pub use probe::DataProbe;
 pub use samples::{Memory, Samples};
+pub use train::{Answers, Teacher, TrainOutcome, TrainPath, Tuning};

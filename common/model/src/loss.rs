@@ -64,6 +64,59 @@ pub(crate) fn squared_error(outputs: &[f32], values: &[f32], gradient: Option<&m
     Scored { loss_sum, correct: 0 }
 }
 
+/// Mixes what a teacher says into the loss and its gradient by `outputs`, for rows of `classes` logits:
+/// `s · T² · KL(softmax(taught / T) ‖ softmax(outputs / T)) + (1 − s) · loss_sum` (Hinton et al. 2015, §2; the factor keeps the
+/// gradients' size whatever `T` is). `gradient` holds that of the loss, a mean over rows, and becomes that of the mixture.
+pub(crate) fn distil_classes(
+    outputs: &[f32],
+    taught: &[f32],
+    classes: usize,
+    (temperature, share): (f32, f32),
+    loss_sum: f64,
+    gradient: &mut [f32],
+) -> f64 {
+    let rows = outputs.len() / classes.max(1);
+    #[allow(clippy::cast_possible_truncation, reason = "the mean's factor at the precision of the gradient")]
+    let factor = share * temperature * (1.0 / rows.max(1) as f64) as f32;
+    let (mut student, mut teacher) = (Vec::with_capacity(classes), Vec::with_capacity(classes));
+    let mut divergence = 0f64;
+    let rows = outputs.chunks_exact(classes).zip(taught.chunks_exact(classes));
+    for ((outputs, taught), gradient) in rows.zip(gradient.chunks_exact_mut(classes)) {
+        let student_log = softmax(outputs, temperature, &mut student);
+        let teacher_log = softmax(taught, temperature, &mut teacher);
+        for (index, gradient) in gradient.iter_mut().enumerate() {
+            let (p, q) = (teacher[index], student[index]);
+            // log p − log q from the logits: both may be 0 in f32 where their logarithms are still numbers.
+            let ratio = (taught[index] - outputs[index]) / temperature - (teacher_log - student_log);
+            divergence += f64::from(p) * f64::from(ratio);
+            *gradient = (1.0 - share) * *gradient + factor * (q - p);
+        }
+    }
+    f64::from(share * temperature * temperature) * divergence + f64::from(1.0 - share) * loss_sum
+}
+
+/// The same for a regression: `s · Σ (ŷ − taught)² + (1 − s) · loss_sum`.
+pub(crate) fn distil_values(outputs: &[f32], taught: &[f32], share: f32, loss_sum: f64, gradient: &mut [f32]) -> f64 {
+    let mut soft = Vec::with_capacity(outputs.len());
+    let scored = squared_error(outputs, taught, Some(&mut soft));
+    for (gradient, soft) in gradient.iter_mut().zip(soft) {
+        *gradient = (1.0 - share) * *gradient + share * soft;
+    }
+    f64::from(share) * scored.loss_sum + f64::from(1.0 - share) * loss_sum
+}
+
+/// Fills `out` with `softmax(logits / temperature)` and gives `log Σ exp(logits / temperature)`.
+fn softmax(logits: &[f32], temperature: f32, out: &mut Vec<f32>) -> f32 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    out.clear();
+    out.extend(logits.iter().map(|z| ((z - largest) / temperature).exp()));
+    let total: f32 = out.iter().sum();
+    for value in out.iter_mut() {
+        *value /= total;
+    }
+    total.ln() + largest / temperature
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +151,51 @@ mod tests {
         let scored = squared_error(&[1.0, 2.0], &[0.0, 4.0], Some(&mut gradient));
         assert_eq!(scored.loss_sum, 5.0);
         assert_eq!(gradient, [1.0, -2.0]);
+    }
+
+    /// The mixture's gradient against differences of the mixture, and its value against the definition in f64.
+    #[test]
+    fn a_teachers_divergence_and_its_gradient() {
+        let outputs = [0.3f32, -1.2, 0.7, 2.0, 0.1, -0.4];
+        let taught = [1.5f32, 0.2, -0.9, -2.0, 3.0, 0.5];
+        let labels = [2u32, 0];
+        let (temperature, share) = (3.0f32, 0.7f32);
+        let mixture = |outputs: &[f32], gradient: &mut Vec<f32>| {
+            let hard = cross_entropy(outputs, &labels, 3, Some(gradient)).expect("labels in range").loss_sum;
+            distil_classes(outputs, &taught, 3, (temperature, share), hard, gradient)
+        };
+        let mut gradient = Vec::new();
+        let value = mixture(&outputs, &mut gradient);
+        let soft = |z: &[f32]| -> Vec<f64> {
+            let powers: Vec<f64> = z.iter().map(|z| (f64::from(*z) / 3.0).exp()).collect();
+            let total: f64 = powers.iter().sum();
+            powers.into_iter().map(|power| power / total).collect()
+        };
+        let mut divergence = 0.0;
+        for row in [0..3, 3..6] {
+            let pairs = soft(&taught[row.clone()]).into_iter().zip(soft(&outputs[row]));
+            divergence += pairs.map(|(p, q)| p * (p / q).ln()).sum::<f64>();
+        }
+        let hard = cross_entropy(&outputs, &labels, 3, None).expect("labels in range").loss_sum;
+        let expected = f64::from(share) * 9.0 * divergence + f64::from(1.0 - share) * hard;
+        assert!((value - expected).abs() < 1e-5, "{value} against {expected}");
+        for index in 0..6 {
+            let moved = |size: f32| {
+                let mut moved = outputs;
+                moved[index] += size;
+                mixture(&moved, &mut Vec::new())
+            };
+            // The gradient is a mean over two rows, the value a sum.
+            let difference = (moved(1e-2) - moved(-1e-2)) / 2e-2 / 2.0;
+            assert!((f64::from(gradient[index]) - difference).abs() < 1e-4, "{index}");
+        }
+    }
+
+    #[test]
+    fn a_teachers_values() {
+        let mut gradient = Vec::new();
+        let hard = squared_error(&[1.0, 2.0], &[0.0, 4.0], Some(&mut gradient)).loss_sum;
+        assert_eq!(distil_values(&[1.0, 2.0], &[1.0, 0.0], 0.5, hard, &mut gradient), 0.5 * 4.0 + 0.5 * 5.0);
+        assert_eq!(gradient, [0.5, 0.5 * 2.0 - 0.5 * 2.0]);
     }
 }

@@ -61,6 +61,29 @@ impl Act {
         }
     }
 
+    /// The same values in a graph of its own, remembering their gradient.
+    pub(crate) fn tracked(self) -> Self {
+        each!(self, x => x.autodiff().require_grad())
+    }
+
+    /// The gradient, row-major.
+    pub(crate) fn gradient(&self, gradients: &mut Gradients) -> Option<Vec<f32>> {
+        match self {
+            Self::D2(x) => x.grad_remove(gradients).map(values),
+            Self::D3(x) => x.grad_remove(gradients).map(values),
+            Self::D4(x) => x.grad_remove(gradients).map(values),
+        }
+    }
+
+    /// How many values there are in the batch.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::D2(x) => x.shape().num_elements(),
+            Self::D3(x) => x.shape().num_elements(),
+            Self::D4(x) => x.shape().num_elements(),
+        }
+    }
+
     /// `self + other`, of equal shapes.
     pub(crate) fn plus(self, other: Self) -> Self {
         match (self, other) {
@@ -103,6 +126,11 @@ impl Leaf {
             [a, b, c, d] => Self::D4(Tensor::from_data(TensorData::new(values, [a, b, c, d]), device)),
             _ => unreachable!("shape inference makes parameters of one to four axes"),
         }
+    }
+
+    /// What stands for a tensor that no graph computes with.
+    pub(crate) fn absent(device: &Device) -> Self {
+        Self::D1(Tensor::from_data(TensorData::new(vec![0f32], [1]), device))
     }
 
     /// The same leaf in a graph of its own, remembering its gradient.

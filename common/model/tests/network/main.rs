@@ -1,9 +1,12 @@
 //! Networks through the public interface: outputs, gradients, determinism, refusals, and what they learn.
 
+mod chains;
 mod determinism;
+mod forms;
 mod gradients;
 mod learning;
 mod refusals;
+mod tuning;
 mod vectors;
 
 use starling_spec::random::{Purpose, Random};
@@ -19,7 +22,13 @@ fn plan(kind: TaskKind, shape: &[usize], layers: &str, backend: Backend) -> Task
         scale: Scale::default(),
         layers: serde_json::from_str::<Vec<Layer>>(layers).expect("layers"),
         backend,
-        train: TrainSettings { optimizer: Optimizer::Sgd, lr: 1.0, momentum: 0.9, batch: 0, epochs: 1 },
+        train: TrainSettings {
+            optimizer: Optimizer::Sgd,
+            lr: 1.0,
+            momentum: 0.9,
+            batch: 0,
+            ..TrainSettings::default()
+        },
         update: UpdateSettings { codec: task.codec, down: task.down, value_max_log2: 4, weight_max: task.weight_max },
         holdout: 0.0,
         seed: 5,
@@ -32,4 +41,4 @@ fn uniform(count: usize, bound: f32, stream: u64) -> Vec<f32> {
     (0..count).map(|_| bound * (2.0 * random.unit_f32() - 1.0)).collect()
 }
 
-const BACKENDS: [Backend; 2] = [Backend::Ndarray, Backend::Flex];
+const BACKENDS: [Backend; 3] = [Backend::Ndarray, Backend::Flex, Backend::Auto];

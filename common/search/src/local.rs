@@ -1,0 +1,203 @@
+//! Tuning on data that are in this process.
+
+use std::cell::OnceCell;
+use std::sync::atomic::AtomicBool;
+
+use starling_compress::method::prune::Mask;
+use starling_compress::{InputRange, Release, WeightMap};
+use starling_data::{Dataset, split_holdout};
+use starling_engine::Engine;
+use starling_model::{Evaluated, Network, Teacher, TrainPath, Tuning, evaluate_with};
+use starling_spec::shape::infer;
+use starling_spec::{Optimizer, Schedule, TaskKind, TaskPlan, TrainSettings, WeightForm};
+
+use crate::error::SearchError;
+use crate::surgery::Surgery;
+use crate::tuner::{Constraint, FineTune, Model, Tuner};
+
+/// The share of the training rows that is kept from fitting and validated on: the customary 55,000 and 5,000 of MNIST.
+pub const VALIDATION_SHARE: f64 = 1.0 / 12.0;
+
+/// The least training rows that can be parted.
+const ROWS_MIN: usize = 20;
+
+/// Samples a step of fine-tuning.
+const BATCH: usize = 64;
+
+/// Rows of the calibration data: effects of removals are averages over them.
+const CALIBRATION_ROWS: usize = 2_000;
+
+/// The temperature of distillation (Hinton et al. 2015 use 2 to 20; small networks do best at the low end, §3).
+const TEMPERATURE: f32 = 2.0;
+
+/// The key of the validation split: no device's, since those are digests.
+const VALIDATION: u64 = 0x7661_6c69_6461_7465;
+
+/// The key of fine-tuning's batch orders.
+const TUNING: u64 = 0x7475_6e69_6e67;
+
+/// Parts `rows` training rows into those to fit and those to validate on, by seed. Weights that were trained on the first part
+/// alone can be compared with their compressed forms on the second.
+///
+/// # Errors
+/// [`SearchError::Rows`] when there are too few.
+pub fn validation_split(rows: usize, share: f64, seed: u64) -> Result<(Vec<u32>, Vec<u32>), SearchError> {
+    let count = u32::try_from(rows).unwrap_or(u32::MAX);
+    if rows < ROWS_MIN {
+        return Err(SearchError::Rows { rows, least: ROWS_MIN });
+    }
+    let all: Vec<u32> = (0..count).collect();
+    Ok(split_holdout(&all, share, seed, VALIDATION))
+}
+
+/// A tuner with the rows of one training set.
+pub struct LocalTuner<'a> {
+    plan: &'a TaskPlan,
+    data: &'a Dataset,
+    fit: Vec<u32>,
+    validation: Vec<u32>,
+    teacher: Vec<f32>,
+    tunings: u64,
+    on_epoch: Box<dyn FnMut() + 'a>,
+}
+
+impl<'a> LocalTuner<'a> {
+    /// A tuner for `plan` over `data`, whose rows `fit` it may learn from and whose rows `validation` it judges on. `teacher`
+    /// are the full model's parameters; `on_epoch` is called after each pass over the data.
+    pub fn new(
+        plan: &'a TaskPlan,
+        data: &'a Dataset,
+        (fit, validation): (Vec<u32>, Vec<u32>),
+        teacher: Vec<f32>,
+        on_epoch: Box<dyn FnMut() + 'a>,
+    ) -> Self {
+        Self { plan, data, fit, validation, teacher, tunings: 0, on_epoch }
+    }
+
+    fn plan_of(&self, model: &Model) -> TaskPlan {
+        TaskPlan { layers: model.layers.clone(), ..self.plan.clone() }
+    }
+
+    fn network(&self, model: &Model) -> Result<Network, SearchError> {
+        Network::new(&self.plan_of(model)).map_err(SearchError::model("building the network"))
+    }
+
+    fn calibration(&self) -> &[u32] {
+        &self.fit[..CALIBRATION_ROWS.min(self.fit.len())]
+    }
+}
+
+impl Tuner for LocalTuner<'_> {
+    fn evaluate(&mut self, model: &Model) -> Result<Evaluated, SearchError> {
+        let mut network = self.network(model)?;
+        network.evaluate(&model.parameters, self.data, &self.validation).map_err(SearchError::model("evaluating"))
+    }
+
+    fn evaluate_release(&mut self, release: &Release) -> Result<Evaluated, SearchError> {
+        let shape = release.network()?;
+        match Engine::new(release) {
+            Ok(mut engine) => evaluate_with(&mut engine, &shape, self.data, &self.validation)
+                .map_err(SearchError::model("evaluating a release")),
+            // A network that the engine does not know is judged by its decompressed weights.
+            Err(_) => self.evaluate(&Model { layers: release.layers.clone(), parameters: release.parameters(&shape) }),
+        }
+    }
+
+    fn loss(&mut self, model: &Model) -> Result<f64, SearchError> {
+        let mut network = self.network(model)?;
+        let found = network.evaluate(&model.parameters, self.data, self.calibration());
+        found.map(|found| found.loss()).map_err(SearchError::model("measuring the loss"))
+    }
+
+    fn gradient(&mut self, model: &Model) -> Result<Vec<f32>, SearchError> {
+        let mut network = self.network(model)?;
+        let found = network.loss_gradient(&model.parameters, self.data, self.calibration());
+        found.map(|(_, gradient)| gradient).map_err(SearchError::model("measuring the gradient"))
+    }
+
+    fn fine_tune(&mut self, model: &mut Model, tuning: &FineTune<'_>) -> Result<(), SearchError> {
+        let mut network = self.network(model)?;
+        let (shape, mask, surgery) =
+            (infer(self.plan.kind, &self.plan.shape, &model.layers)?, OnceCell::new(), OnceCell::new());
+        let batch = BATCH.min(self.fit.len());
+        let map: Option<&dyn WeightMap> = match tuning.constraint {
+            Constraint::Free => None,
+            Constraint::Pruned => Some(mask.get_or_init(|| Mask::of_zeros(&shape, &model.parameters))),
+            Constraint::Share(share) => {
+                let steps = tuning.epochs * self.fit.len().div_ceil(batch);
+                Some(surgery.get_or_init(|| Surgery::new(&shape, share, steps)))
+            }
+            Constraint::Shared(map) => Some(map),
+        };
+        let full = Network::new(self.plan).map_err(SearchError::model("building the full network"))?;
+        let predict = full.predictor(&self.teacher).map_err(SearchError::model("reading the full model"))?;
+        let mut outputs = |features: &[f32]| predict(features);
+        #[allow(clippy::cast_possible_truncation, reason = "a share")]
+        let share = tuning.distil as f32;
+        let teacher = (share > 0.0 && self.plan.kind != TaskKind::Regression).then_some(Teacher {
+            outputs: &mut outputs,
+            temperature: TEMPERATURE,
+            share,
+        });
+        self.tunings += 1;
+        let on_epoch = &mut self.on_epoch;
+        let settings = TrainSettings {
+            optimizer: Optimizer::Adam,
+            lr: tuning.lr,
+            batch,
+            epochs: tuning.epochs,
+            schedule: Schedule::Cosine,
+            weights: WeightForm::Free,
+            ..TrainSettings::default()
+        };
+        let asked = Tuning {
+            settings,
+            path: TrainPath { device: TUNING, round: self.tunings },
+            map,
+            teacher,
+            stop: &AtomicBool::new(false),
+            on_epoch: &mut |_, _| on_epoch(),
+        };
+        let outcome = network.tune(&mut model.parameters, self.data, &self.fit, asked);
+        outcome.map_err(SearchError::model("fine-tuning"))?;
+        if let Some(map) = map {
+            let free = model.parameters.clone();
+            map.forward(&free, &mut model.parameters);
+        }
+        Ok(())
+    }
+
+    fn calibrate(&mut self, release: &Release) -> Result<Vec<Option<InputRange>>, SearchError> {
+        let mut features = Vec::new();
+        self.data.features_into(self.calibration(), &mut features);
+        starling_engine::calibrate(release, &features)
+            .map_err(|source| SearchError::Tuner { doing: "calibrating activations", source: Box::new(source) })
+    }
+
+    fn inputs(&mut self, samples: usize) -> Vec<f32> {
+        let mut features = Vec::new();
+        self.data.features_into(&self.fit[..samples.min(self.fit.len())], &mut features);
+        features
+    }
+
+    fn judged_on(&self) -> String {
+        format!("{} validation rows of the training data", self.validation.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inv11_the_split_is_the_seeds_and_parts_every_row_once() {
+        let (fit, validation) = validation_split(600, VALIDATION_SHARE, 3).expect("rows");
+        assert_eq!((fit.len(), validation.len()), (550, 50));
+        let mut all = [fit.clone(), validation.clone()].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..600).collect::<Vec<u32>>());
+        assert_eq!(validation_split(600, VALIDATION_SHARE, 3).expect("rows"), (fit.clone(), validation));
+        assert_ne!(validation_split(600, VALIDATION_SHARE, 4).expect("rows").0, fit);
+        assert!(validation_split(19, VALIDATION_SHARE, 3).is_err());
+    }
+}

@@ -1,0 +1,318 @@
+//! `starling model compress`: the search for a smaller form of trained weights, its report, and the release.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use indicatif::ProgressBar;
+use serde::Serialize;
+use starling_daemon::Exit;
+use starling_search::{
+    Candidate, Effort, Limits, LocalTuner, Method, Observer, Outcome, Runs, Settings, Tuner, VALIDATION_SHARE,
+    report_html, search, validation_split,
+};
+use starling_spec::TaskKind;
+
+use super::federated::FederatedTuner;
+use super::file::{self, Weights};
+use crate::report::{JsonArgs, Table, bytes as size, figure, percent, progress};
+use crate::task_input::{TaskArgs, TaskInput};
+
+/// Timed runs of each candidate.
+const LATENCY_RUNS: usize = 2_000;
+
+/// Arguments of `starling model compress`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    task: TaskArgs,
+    /// The trained weights (safetensors)
+    #[arg(long, value_name = "FILE")]
+    weights: PathBuf,
+    /// Where the release goes
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// The largest release file, in bytes
+    #[arg(long, value_name = "N")]
+    max_bytes: Option<u64>,
+    /// The longest median latency of one sample on one thread of this machine, in microseconds
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    max_latency_us: Option<f64>,
+    /// The most multiply-accumulates a sample
+    #[arg(long, value_name = "N")]
+    max_macs: Option<u64>,
+    /// The most accuracy that may be lost, in percentage points (for a regression: per cent of the loss)
+    #[arg(long, value_name = "POINTS", value_parser = parse_points)]
+    max_accuracy_loss: Option<f64>,
+    /// auto, prune, codebook, deep, int8, int4, fixed:B, f16, binary, layers or units
+    #[arg(long, default_value = "auto")]
+    method: String,
+    /// How long fine-tuning may take
+    #[arg(long, default_value = "normal")]
+    effort: EffortChoice,
+    /// How much fine-tuning listens to the full model's outputs rather than to the labels, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = Settings::default().distil, value_parser = parse_share)]
+    distil: f64,
+    /// The first learning rate of fine-tuning (Adam, falling to 0 along a cosine)
+    #[arg(long, value_name = "RATE", default_value_t = Settings::default().lr, value_parser = parse_positive)]
+    lr: f64,
+    /// Calibrate, fine-tune and evaluate on the task's devices only, in simulated rounds; nothing but updates and figures leaves
+    /// them
+    #[arg(long)]
+    federated: bool,
+    /// Write a report that opens in a browser
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum EffortChoice {
+    /// A quarter of the fine-tuning
+    Quick,
+    /// What the documented figures are made with
+    Normal,
+    /// Twice the fine-tuning, and binary networks
+    Thorough,
+}
+
+impl From<EffortChoice> for Effort {
+    fn from(choice: EffortChoice) -> Self {
+        match choice {
+            EffortChoice::Quick => Self::Quick,
+            EffortChoice::Normal => Self::Normal,
+            EffortChoice::Thorough => Self::Thorough,
+        }
+    }
+}
+
+/// What the search found, as JSON. Accuracies and losses are those of validation rows.
+#[derive(Debug, Serialize)]
+struct Compressed {
+    task: String,
+    seed: u64,
+    judged_on: String,
+    baseline_accuracy: Option<f64>,
+    baseline_loss: f64,
+    baseline_macs: Option<u64>,
+    baseline_latency_us_p50: Option<f64>,
+    accuracy: Option<f64>,
+    loss: f64,
+    bytes: u64,
+    bytes_f32: u64,
+    ratio: f64,
+    macs: Option<u64>,
+    latency_us_p50: Option<f64>,
+    chosen: String,
+    /// Whether the chosen candidate keeps within every limit.
+    fits: bool,
+    why: String,
+    candidates: Vec<CandidateReport>,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct CandidateReport {
+    name: String,
+    method: String,
+    accuracy: Option<f64>,
+    loss: f64,
+    bytes: u64,
+    ratio: f64,
+    macs: Option<u64>,
+    latency_us_p50: Option<f64>,
+    on_front: bool,
+    chosen: bool,
+}
+
+pub(super) fn command(args: &Args) -> Result<Exit> {
+    let method: Method = args.method.parse()?;
+    let mut input = args.task.read()?;
+    // The search never sees test data: it does not even know where they are.
+    input.leave_test_out();
+    let Weights { parameters, trained, .. } = file::read_weights_for(&args.weights, &input.plan)?;
+    let settings = Settings {
+        method,
+        limits: Limits {
+            bytes_max: args.max_bytes,
+            latency_us_max: args.max_latency_us,
+            macs_max: args.max_macs,
+            points_lost_max: args.max_accuracy_loss,
+        },
+        effort: args.effort.into(),
+        distil: args.distil,
+        lr: args.lr,
+        seed: input.seed,
+    };
+    let bar = progress(0, "compress");
+    let share = trained.map_or(VALIDATION_SHARE, |trained| trained.validation_share);
+    let result = if args.federated {
+        let bar_of_tuner = bar.clone();
+        FederatedTuner::new(&input, bar_of_tuner)
+            .and_then(|mut tuner| run(&input, parameters, &settings, &mut tuner, &bar))
+    } else {
+        on_local_rows(&input, parameters, share, &settings, &bar)
+    };
+    bar.finish_and_clear();
+    let mut outcome = result?;
+    if !args.federated && trained.is_none_or(|trained| trained.validation_share == 0.0 || trained.seed != input.seed) {
+        outcome.notes.push(
+            "the weights' file does not say that the validation rows were kept from its training; if they were not, the full \
+             model looks better on them than it is, and every loss of accuracy here is overstated"
+                .to_owned(),
+        );
+    }
+    file::write(&args.out, &outcome.chosen().file)?;
+    if let Some(path) = &args.report {
+        file::write(path, report_html(&outcome).as_bytes())?;
+    }
+    args.json.finish(&record(&outcome, input.seed), &table(&outcome, &args.out))?;
+    Ok(if outcome.choice.fits { Exit::Ok } else { Exit::Missed })
+}
+
+fn on_local_rows(
+    input: &TaskInput,
+    parameters: Vec<f32>,
+    share: f64,
+    settings: &Settings,
+    bar: &ProgressBar,
+) -> Result<Outcome> {
+    let data = input.load()?;
+    let share = if share > 0.0 { share } else { VALIDATION_SHARE };
+    let rows = validation_split(data.train.len(), share, input.seed)?;
+    let on_epoch = Box::new(|| bar.inc(1));
+    let mut tuner = LocalTuner::new(&input.plan, &data.train, rows, parameters.clone(), on_epoch);
+    run(input, parameters, settings, &mut tuner, bar)
+}
+
+fn run(
+    input: &TaskInput,
+    parameters: Vec<f32>,
+    settings: &Settings,
+    tuner: &mut dyn Tuner,
+    bar: &ProgressBar,
+) -> Result<Outcome> {
+    let mut watch = Watch { bar, kind: input.plan.kind };
+    search(&input.plan, parameters, settings, tuner, &mut Runs(LATENCY_RUNS), &mut watch)
+        .with_context(|| format!("the model of task {:?} was not compressed", input.task.name))
+}
+
+/// Shows on the bar what goes on; each candidate gets a line above it.
+struct Watch<'a> {
+    bar: &'a ProgressBar,
+    kind: TaskKind,
+}
+
+impl Observer for Watch<'_> {
+    fn stage(&mut self, what: &str, epochs: usize) {
+        self.bar.inc_length(epochs as u64);
+        self.bar.set_message(what.to_owned());
+    }
+
+    fn candidate(&mut self, candidate: &Candidate) {
+        let figures = &candidate.figures;
+        let quality = match self.kind {
+            TaskKind::Regression => format!("loss {:.4}", figures.loss),
+            _ => percent(Some(figures.accuracy)),
+        };
+        self.bar.println(format!("{}: {quality}, {}", candidate.name, size(figures.bytes)));
+    }
+}
+
+fn record(outcome: &Outcome, seed: u64) -> Compressed {
+    let counts = outcome.kind != TaskKind::Regression;
+    let accuracy = |accuracy: f64| counts.then_some(accuracy);
+    let chosen = outcome.chosen();
+    let report = |(index, candidate): (usize, &Candidate)| CandidateReport {
+        name: candidate.name.clone(),
+        method: candidate.method.to_string(),
+        accuracy: accuracy(candidate.figures.accuracy),
+        loss: candidate.figures.loss,
+        bytes: candidate.figures.bytes,
+        ratio: candidate.ratio(outcome.bytes_f32),
+        macs: candidate.figures.macs,
+        latency_us_p50: candidate.figures.latency_us,
+        on_front: outcome.on_front[index],
+        chosen: index == outcome.choice.index,
+    };
+    Compressed {
+        task: outcome.task.clone(),
+        seed,
+        judged_on: outcome.judged_on.clone(),
+        baseline_accuracy: accuracy(outcome.baseline.accuracy),
+        baseline_loss: outcome.baseline.loss,
+        baseline_macs: outcome.baseline.macs,
+        baseline_latency_us_p50: outcome.baseline.latency_us,
+        accuracy: accuracy(chosen.figures.accuracy),
+        loss: chosen.figures.loss,
+        bytes: chosen.figures.bytes,
+        bytes_f32: outcome.bytes_f32,
+        ratio: chosen.ratio(outcome.bytes_f32),
+        macs: chosen.figures.macs,
+        latency_us_p50: chosen.figures.latency_us,
+        chosen: chosen.name.clone(),
+        fits: outcome.choice.fits,
+        why: outcome.choice.why.clone(),
+        candidates: outcome.candidates.iter().enumerate().map(report).collect(),
+        notes: outcome.notes.clone(),
+    }
+}
+
+fn table(outcome: &Outcome, out: &Path) -> Table {
+    let counts = outcome.kind != TaskKind::Regression;
+    let judged = if counts { "validation accuracy" } else { "validation loss" };
+    let mut table = Table::new(&["candidate", judged, "bytes", "smaller", "MACs", "latency p50", "front", ""]);
+    let quality = |accuracy: f64, loss: f64| if counts { percent(Some(accuracy)) } else { figure(Some(loss), 4) };
+    let macs = |macs: Option<u64>| macs.map_or_else(|| "–".into(), |macs| macs.to_string());
+    let latency = |latency: Option<f64>| latency.map_or_else(|| "–".into(), |us| format!("{us:.2} µs"));
+    let base = &outcome.baseline;
+    table.row(vec![
+        "full model".into(),
+        quality(base.accuracy, base.loss),
+        base.bytes.to_string(),
+        "1.0×".into(),
+        macs(base.macs),
+        latency(base.latency_us),
+        String::new(),
+        String::new(),
+    ]);
+    for (index, candidate) in outcome.candidates.iter().enumerate() {
+        let figures = &candidate.figures;
+        table.row(vec![
+            candidate.name.clone(),
+            quality(figures.accuracy, figures.loss),
+            figures.bytes.to_string(),
+            format!("{:.1}×", candidate.ratio(outcome.bytes_f32)),
+            macs(figures.macs),
+            latency(figures.latency_us),
+            if outcome.on_front[index] { "yes".into() } else { String::new() },
+            if index == outcome.choice.index { "chosen".into() } else { String::new() },
+        ]);
+    }
+    table.note(format!("{} is {:?}: {}", out.display(), outcome.chosen().name, outcome.choice.why));
+    table.note(format!("accuracies are those of {}, not of test data", outcome.judged_on));
+    outcome.notes.iter().for_each(|note| table.note(format!("note: {note}")));
+    table
+}
+
+fn parse_positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
+        _ => Err("expected a number above 0".to_owned()),
+    }
+}
+
+fn parse_points(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        _ => Err("expected a number of percentage points; a negative one asks for a gain".to_owned()),
+    }
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("expected a share from 0 to 1".to_owned()),
+    }
+}
