@@ -57,8 +57,7 @@ pub(crate) fn run(session: &mut Session<'_>, start: Model) -> Result<(), SearchE
         return Ok(());
     }
     let effort = session.settings.effort;
-    let short =
-        Epochs { weights: effort.epochs(STEP_EPOCHS), centroids: effort.epochs(STEP_CENTROID_EPOCHS) };
+    let short = Epochs { weights: effort.epochs(STEP_EPOCHS), centroids: effort.epochs(STEP_CENTROID_EPOCHS) };
     let mut steps: Vec<Step> = Vec::new();
     for share in SHARES {
         let from = steps.last().map_or(&start, |step| &step.model).clone();
@@ -231,8 +230,11 @@ mod tests {
     use super::*;
 
     fn steps() -> Vec<Step> {
-        let step = |share, bytes| {
-            Step { share, bytes, lost: 0.0, model: Model { layers: Vec::new(), parameters: Vec::new() } }
+        let step = |share, bytes| Step {
+            share,
+            bytes,
+            lost: 0.0,
+            model: Model { layers: Vec::new(), parameters: Vec::new() },
         };
         vec![step(0.2, 0), step(0.1, 24_000), step(0.065, 16_000), step(0.045, 11_500)]
     }

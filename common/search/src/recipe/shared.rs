@@ -38,8 +38,7 @@ pub(crate) fn share_weights(
     centroids: usize,
     epochs: usize,
 ) -> Result<Release, SearchError> {
-    let clustered =
-        session.pack(model, Rest::Small, |_, _, values| sparse(values, |kept| cluster(kept, centroids)))?;
+    let clustered = session.pack(model, Rest::Small, |_, _, values| sparse(values, |kept| cluster(kept, centroids)))?;
     let network = session.network(model)?;
     let mut tensors: Vec<(usize, Compressed)> =
         prune::prunable(&network).into_iter().map(|index| (index, clustered.tensors[index].clone())).collect();
