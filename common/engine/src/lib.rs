@@ -16,7 +16,7 @@
 //! exact, so that integer layers give the same levels everywhere. No output depends on how samples are batched.
 //!
 //! Every layer of the specification runs. Limits: a padded copy of a convolution's input has at most 2²⁶ values a sample, and
-//! an integer layer at most 65,793 inputs an output (more run in floats). Memory is the weights in the kernel's form
+//! an integer layer at most 65,792 inputs an output (more run in floats). Memory is the weights in the kernel's form
 //! ([`Engine::weight_bytes`]: a byte an integer, four a float, eight a sparse weight, a bit a sign) and a few times the largest
 //! activation of a batch of up to 64 samples. Nothing here reads a clock, entropy, a file or a socket (invariant 7), and it
 //! never trains.
