@@ -33,6 +33,16 @@ pub enum DecodeError {
         /// What came.
         got: usize,
     },
+    /// The codec and the count bound the length.
+    #[error("an encoded vector of {got} bytes came where {min} to {max} were expected")]
+    LengthBounds {
+        /// The fewest bytes that there can be.
+        min: usize,
+        /// The most.
+        max: usize,
+        /// What came.
+        got: usize,
+    },
     /// A NaN or an infinity.
     #[error("value {index} of an encoded vector is not finite")]
     NotFinite {
@@ -56,7 +66,7 @@ impl DecodeError {
     /// The code under which a peer is refused for it.
     pub fn refusal(self) -> Refusal {
         match self {
-            Self::Length { .. } => Refusal::LengthMismatch,
+            Self::Length { .. } | Self::LengthBounds { .. } => Refusal::LengthMismatch,
             Self::NotFinite { .. } => Refusal::NotFinite,
             Self::OutOfRange { .. } => Refusal::OutOfRange,
             Self::Malformed(_) => Refusal::MalformedUpdate,

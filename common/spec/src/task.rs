@@ -415,7 +415,7 @@ pub enum Strategy {
 pub struct UpdateSection {
     /// The codec of updates.
     pub codec: CodecSpec,
-    /// The codec of model versions on their way down.
+    /// The codec of model versions on their way down: f32, f16 or qB.
     pub down: CodecSpec,
     /// Devices that hold the version before get the next one as a lossless difference. It saves bytes and costs CPU on both
     /// sides; f32 versions differ in nearly every byte and are always sent whole.
@@ -430,6 +430,14 @@ impl Default for UpdateSection {
     fn default() -> Self {
         Self { codec: CodecSpec::F32, down: CodecSpec::F32, difference: true, value_max: 16.0, weight_max: 1 << 20 }
     }
+}
+
+/// Whether model versions may travel in `down`.
+pub(crate) fn down_checked(down: CodecSpec) -> Result<(), SpecError> {
+    if down.encodes_versions() {
+        return Ok(());
+    }
+    Err(SpecError::value("update.down", format!("{:?}", down.to_string()), "versions travel as f32, f16, or q2 to q16"))
 }
 
 impl TaskFile {
@@ -507,6 +515,7 @@ impl TaskFile {
         if !(0.0..1.0).contains(&self.train.momentum) {
             return Err(SpecError::value("train.momentum", self.train.momentum, "expected at least 0 and below 1"));
         }
+        down_checked(self.update.down)?;
         if !(self.update.value_max >= 2f64.powi(-20) && self.update.value_max <= 2f64.powi(20)) {
             return Err(SpecError::value("update.value_max", self.update.value_max, "expected 2^-20 to 2^20"));
         }
@@ -571,6 +580,19 @@ mod tests {
     fn an_unknown_key_is_named() {
         let error = with("train.learning_rate", "1").expect_err("unknown");
         assert!(error.to_string().contains("learning_rate"), "{error}");
+    }
+
+    #[test]
+    fn versions_travel_only_in_codecs_of_fixed_length() {
+        for codec in ["eden:1", "topk:0.04", "q8+ec"] {
+            let task = with("update.codec", codec).expect("an update may");
+            assert_eq!(task.update.codec.to_string(), codec);
+            let error = with("update.down", codec).expect_err("a version may not");
+            assert_eq!(
+                error.to_string(),
+                format!("update.down = \"{codec}\": versions travel as f32, f16, or q2 to q16")
+            );
+        }
     }
 
     #[test]
