@@ -20,6 +20,12 @@ pub enum EncodeError {
         /// The codec.
         codec: CodecSpec,
     },
+    /// A model version in a codec that is for updates only.
+    #[error("model versions do not travel in {codec}; use f32, f16 or q2 to q16")]
+    NotForVersions {
+        /// The codec.
+        codec: CodecSpec,
+    },
 }
 
 /// Bytes that are no vector of the codec, or one that the round's plan does not allow.
