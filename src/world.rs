@@ -26,9 +26,9 @@ pub(crate) struct World {
     /// What devices are told.
     pub(crate) plan: TaskPlan,
     /// The pooled data.
-    pub(crate) loaded: Loaded,
+    pub(crate) loaded: Arc<Loaded>,
     /// The devices, in the order of the partition.
-    pub(crate) devices: Vec<Device>,
+    pub(crate) devices: Arc<[Device]>,
 }
 
 /// One simulated device.
@@ -51,11 +51,35 @@ impl World {
                 starling_data::split_holdout(&rows, federation.holdout, input.seed, device_key(id.0));
             Device { id, train, holdout }
         });
-        Ok(Self { plan: input.plan.clone(), devices: devices.collect(), loaded })
+        Ok(Self { plan: input.plan.clone(), devices: devices.collect(), loaded: Arc::new(loaded) })
+    }
+
+    /// The same devices, for commands that must not see test data.
+    pub(crate) fn without_test(self) -> Self {
+        let loaded = Arc::into_inner(self.loaded).expect("a new world shares nothing yet");
+        Self { loaded: Arc::new(Loaded { test: None, ..loaded }), ..self }
+    }
+
+    /// The same devices and data under another plan, whose samples are of the same kind and shape: a network that was
+    /// compressed, other settings of local training.
+    pub(crate) fn with_plan(&self, plan: TaskPlan) -> Result<Self> {
+        let fits = (plan.kind, &plan.shape, plan.scale) == (self.plan.kind, &self.plan.shape, self.plan.scale);
+        anyhow::ensure!(fits, "the plan is about other samples than the devices have");
+        Ok(Self { plan, loaded: Arc::clone(&self.loaded), devices: Arc::clone(&self.devices) })
     }
 }
 
 impl Device {
+    /// The rows that it trains on.
+    pub(crate) fn training_rows(&self) -> &[u32] {
+        &self.train
+    }
+
+    /// The rows that it holds out.
+    pub(crate) fn held_out_rows(&self) -> &[u32] {
+        &self.holdout
+    }
+
     /// Whether there is anything to train on.
     pub(crate) fn has_training_rows(&self) -> bool {
         !self.train.is_empty()

@@ -136,7 +136,7 @@ fn every_method_makes_something_that_runs() {
         ("codebook", 0.9),
         ("prune", 0.3),
         ("units", 0.3),
-        ("layers", 0.8),
+        ("layers", 0.5),
         ("binary", 0.5),
     ] {
         let out = bench.path(&format!("{method}.release").replace(':', "-"));

@@ -21,6 +21,8 @@ pub(crate) struct Buffers {
     pub(crate) x: Activation,
     /// What it writes; [`Buffers::turn`] then makes it the next input.
     pub(crate) y: Activation,
+    /// Whether the two have changed places since [`Buffers::rewind`].
+    turned: bool,
     /// Inputs seen, by tensor, while calibrating.
     pub(crate) seen: Vec<Option<crate::calibrate::Seen>>,
 }
@@ -41,6 +43,20 @@ impl Buffers {
     #[inline]
     pub(crate) fn turn(&mut self) {
         std::mem::swap(&mut self.x, &mut self.y);
+        self.turned = !self.turned;
+    }
+
+    /// Puts both back where they began: each then grows to what the same steps need, and no further.
+    #[inline]
+    pub(crate) fn rewind(&mut self) {
+        if self.turned {
+            self.turn();
+        }
+    }
+
+    /// Empty buffers that note what the tensors of `seen` are multiplied with.
+    pub(crate) fn observing(seen: Vec<Option<crate::calibrate::Seen>>) -> Self {
+        Self { seen, ..Self::default() }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::check::check;
 use crate::error::{EngineError, InferenceError};
 use crate::inference::Inference;
 use crate::isa::{Isa, Level};
+use crate::kernel::value::finite;
 use crate::lower::{lower, lower_observed};
 use crate::step::Step;
 
@@ -28,7 +29,7 @@ pub struct Engine {
     batch_max: usize,
     steps: Vec<Box<dyn Step>>,
     buffers: Buffers,
-    level: Level,
+    isa: Isa,
 }
 
 impl Engine {
@@ -59,7 +60,7 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let isa = Isa::up_to(Level::Avx512);
         let steps = lower_observed(release, network, isa)?;
-        Ok(Self::of_steps(network, steps, isa, Buffers { seen, ..Buffers::default() }))
+        Ok(Self::of_steps(network, steps, isa, Buffers::observing(seen)))
     }
 
     /// What was noted.
@@ -79,7 +80,7 @@ impl Engine {
             batch_max: batch_max(network),
             steps,
             buffers,
-            level: isa.level(),
+            isa,
         }
     }
 
@@ -90,14 +91,15 @@ impl Engine {
 
     /// The instructions that it uses.
     pub fn level(&self) -> Level {
-        self.level
+        self.isa.level()
     }
 
     fn check(&self, features: &[f32]) -> Result<(), InferenceError> {
         if !features.len().is_multiple_of(self.input_len) {
             return Err(InferenceError::Length { found: features.len(), sample: self.input_len });
         }
-        if let Some(index) = features.iter().position(|value| !value.is_finite()) {
+        if !finite(self.isa, features) {
+            let index = features.iter().position(|value| !value.is_finite()).unwrap_or(0);
             return Err(InferenceError::Feature { index, value: features[index] });
         }
         let Some(tokens) = self.tokens else { return Ok(()) };
@@ -121,6 +123,7 @@ impl Inference for Engine {
         self.check(features)?;
         for features in features.chunks(self.batch_max * self.input_len) {
             let batch = features.len() / self.input_len;
+            self.buffers.rewind();
             room(&mut self.buffers.x.floats, features.len())[..features.len()].copy_from_slice(features);
             for step in &mut self.steps {
                 step.run(batch, &mut self.buffers);

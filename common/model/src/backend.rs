@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use starling_spec::Backend;
 use starling_spec::shape::{Node, Op};
 
-/// The backend that trains the network and the one that evaluates it, `Auto` resolved from the figures of
+/// The backend that trains the network's graphs and the one that evaluates them, `Auto` resolved from the figures of
 /// `docs/decisions/0002-burn-backends.md`.
 pub(crate) fn choose(asked: Backend, nodes: &[Node]) -> (Backend, Backend) {
     match asked {

@@ -78,7 +78,7 @@ impl Network {
 
     /// `parameters`, checked by the caller, as the network computes with them.
     pub(crate) fn prepare(&self, parameters: &[f32]) -> Prepared {
-        self.executor.prepare(parameters)
+        self.executor.prepare(&self.forms.computed(parameters))
     }
 
     pub(crate) fn predict_with(&self, prepared: &Prepared, features: &[f32]) -> Result<Vec<f32>, ModelError> {

@@ -4,6 +4,9 @@
 //! caller, as one flat vector in the order of the plan's manifest. What it is not: it never touches files, sockets or
 //! clocks, and it decides nothing about rounds or updates.
 //!
+//! burn computes the layers, except where `backend = "auto"` meets convolutions and largest-value pools in a row: kernels of our
+//! own train those at several times the speed (`docs/decisions/0002-burn-backends.md`).
+//!
 //! Invariant 11: everything random (batch order, dropout masks) comes from [`starling_spec::random`], keyed by the plan's
 //! seed and a [`TrainPath`]; burn's process-wide generator is never used. Each network computes on its caller's thread
 //! alone, so results do not depend on how many others run beside it.
@@ -43,6 +46,7 @@ mod convolution;
 mod error;
 mod evaluate;
 mod executor;
+mod forms;
 mod forward;
 mod inference;
 mod loss;

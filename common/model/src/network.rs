@@ -5,6 +5,7 @@ use starling_spec::{Backend, TaskKind, TaskPlan, TrainSettings};
 
 use crate::error::ModelError;
 use crate::executor::{Executor, PartBuffers};
+use crate::forms::Forms;
 use crate::loss::{Scored, cross_entropy, squared_error};
 use crate::samples::Samples;
 
@@ -12,6 +13,7 @@ use crate::samples::Samples;
 #[derive(Debug)]
 pub struct Network {
     pub(crate) executor: Executor,
+    pub(crate) forms: Forms,
     pub(crate) settings: TrainSettings,
     pub(crate) seed: u64,
     pub(crate) buffers: Buffers,
@@ -35,6 +37,7 @@ impl Network {
     pub fn new(plan: &TaskPlan) -> Result<Self, ModelError> {
         let shape = infer(plan.kind, &plan.shape, &plan.layers)?;
         Ok(Self {
+            forms: Forms::new(&shape, plan.train.weights),
             executor: Executor::new(shape, plan.backend),
             settings: plan.train.clone(),
             seed: plan.seed,

@@ -1,5 +1,7 @@
 //! What compression asks of a network on data of its caller: a loss, its gradient, outputs.
 
+use std::sync::Arc;
+
 use starling_compress::Probe;
 
 use crate::error::ModelError;
@@ -11,6 +13,7 @@ use crate::weights::gather;
 impl Network {
     /// The mean loss of `parameters` over `rows` of `data`, a sample (a token for text), and its gradient. The network
     /// computes as it evaluates: without dropout, and normalising by running statistics; those have a gradient of 0.
+    /// It is the gradient by `parameters`, through the plan's integers and through the signs of binary layers.
     ///
     /// # Errors
     /// What is wrong with the data or the parameters.
@@ -21,10 +24,11 @@ impl Network {
         rows: &[u32],
     ) -> Result<(f64, Vec<f32>), ModelError> {
         self.check(parameters, data, rows)?;
-        let shape = std::sync::Arc::clone(&self.executor.shape);
+        let shape = Arc::clone(&self.executor.shape);
         let manifest = &shape.manifest;
+        let computed = self.forms.computed(parameters);
         let mut tensors: Vec<Vec<f32>> =
-            manifest.tensors.iter().map(|tensor| parameters[tensor.range()].to_vec()).collect();
+            manifest.tensors.iter().map(|tensor| computed[tensor.range()].to_vec()).collect();
         let (mut total, mut part) = (vec![0f32; parameters.len()], vec![0f32; parameters.len()]);
         let mut loss_sum = 0f64;
         for batch in rows.chunks(EVALUATION_BATCH) {
@@ -45,6 +49,7 @@ impl Network {
                 *total += share * part;
             }
         }
+        self.forms.backward(parameters, &mut total);
         let examples = rows.len() * len_of_targets(&shape);
         Ok((loss_sum / examples.max(1) as f64, total))
     }

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use starling_compress::WeightMap;
 use starling_spec::random::{Purpose, Random};
 use starling_spec::shape;
-use starling_spec::{TaskKind, TrainSettings};
+use starling_spec::{TaskKind, TrainSettings, WeightForm};
 
 use crate::error::ModelError;
+use crate::forms::{Forms, held};
 use crate::forward::MaskKey;
 use crate::loss::{distil_classes, distil_values};
 use crate::network::{Buffers, Network, len_of_targets, score};
@@ -43,7 +44,7 @@ pub struct Tuning<'a> {
     /// Where its randomness comes from.
     pub path: TrainPath,
     /// What leads from the free parameters to those that the network computes with: applied before each step, its way back to
-    /// each gradient. When it is given, `settings.weights` says nothing.
+    /// each gradient. When it is given, `settings.weights` says nothing; binary layers take the signs of what it gives.
     pub map: Option<&'a dyn WeightMap>,
     /// Whom the network learns from beside the labels.
     pub teacher: Option<Teacher<'a>>,
@@ -81,6 +82,10 @@ impl Network {
     ///
     /// The order of the batches is a function of the plan's seed, `path` and the epoch; the last batch of an epoch may be
     /// smaller. No rows change nothing. Whenever it fails, `parameters` are as they were.
+    ///
+    /// What is trained are free parameters: real weights behind the plan's integers and behind the signs of binary layers, so
+    /// that small steps add up. With `weights = "pruned"`, weights of linear layers and
+    /// convolutions that are 0 before are 0 after.
     ///
     /// # Errors
     /// [`ModelError::Stopped`] as soon as `stop` is seen set, which is looked at before each step; else what is wrong with
@@ -139,7 +144,10 @@ impl Network {
         let examples = u32::try_from(rows.len()).unwrap_or(u32::MAX);
         let batch = if settings.batch == 0 { rows.len().max(1) } else { settings.batch };
         let steps_total = settings.epochs.saturating_mul(rows.len().div_ceil(batch));
-        let mut weights = Weights::new(&shape.manifest, free, tuning.map.into_iter().collect());
+        let forms = Forms::new(&shape, if tuning.map.is_some() { WeightForm::Free } else { settings.weights });
+        let held = if tuning.map.is_some() { Vec::new() } else { held(&shape, settings.weights, free) };
+        let maps = tuning.map.into_iter().chain(held.iter().map(AsRef::as_ref)).chain(forms.maps());
+        let mut weights = Weights::new(&shape.manifest, free, maps.collect());
         let mut optimiser = Optimiser::new(&settings, shape.manifest.tensors.len());
         let mut order = std::mem::take(&mut self.buffers.order);
         let mut flat = free.to_vec();

@@ -11,13 +11,16 @@ use crate::tensor::{Compressed, Values};
 /// Rounds of Lloyd's algorithm; one-dimensional k-means settles long before.
 const ROUNDS_MAX: usize = 300;
 
+/// Centroids of a tensor: codes are bytes.
+const CODES_MAX: usize = 256;
+
 /// A code book of at most `centroids` values for the kept weights of a tensor, given in order. Centroids rise and are rounded to
 /// binary16; fewer come back where fewer distinct values suffice.
 ///
 /// # Panics
 /// If `centroids` is not 1 to 256.
 pub fn cluster(values: &[f32], centroids: usize) -> Values {
-    assert!((1..=256).contains(&centroids), "1 to 256 centroids");
+    assert!((1..=CODES_MAX).contains(&centroids), "1 to 256 centroids");
     let mut sorted: Vec<f32> = values.iter().map(|value| if value.is_nan() { 0.0 } else { *value }).collect();
     sorted.sort_unstable_by(f32::total_cmp);
     let mut found = KMeans::new(&sorted, centroids).settle();
@@ -194,6 +197,23 @@ impl SharedWeights {
         Self { tensors }
     }
 
+    /// The code books that are in `parameters` already: for each linear and convolution weight, values that are equal are a
+    /// cluster. A tensor with more than 256 values that differ has no code book and is left free.
+    ///
+    /// # Panics
+    /// If `parameters` are another network's.
+    pub fn of_equals(network: &Network, parameters: &[f32]) -> Self {
+        let books: Vec<(usize, Compressed)> = super::prune::prunable(network)
+            .into_iter()
+            .filter_map(|index| {
+                let values = &parameters[network.manifest.tensors[index].range()];
+                of_equal_values(values).map(|book| (index, book))
+            })
+            .collect();
+        let given: Vec<(usize, &Compressed)> = books.iter().map(|(index, book)| (*index, book)).collect();
+        Self::new(network, &given)
+    }
+
     /// Writes the tuned centroids, rounded to binary16, into the code books of `tensors`. Codes stay as they are.
     ///
     /// # Panics
@@ -211,6 +231,27 @@ impl SharedWeights {
             }
         }
     }
+}
+
+/// The kept values of a tensor by their distinct values, if a code names them all.
+fn of_equal_values(values: &[f32]) -> Option<Compressed> {
+    let mut centroids: Vec<f32> = Vec::new();
+    for value in values.iter().filter(|value| **value != 0.0) {
+        if let Err(place) = centroids.binary_search_by(|centroid| centroid.total_cmp(value)) {
+            if centroids.len() == CODES_MAX {
+                return None;
+            }
+            centroids.insert(place, *value);
+        }
+    }
+    let indexed = values.iter().zip(0u32..).filter(|(value, _)| **value != 0.0);
+    let (kept, codes) = indexed
+        .map(|(value, index)| {
+            let code = centroids.partition_point(|centroid| centroid.total_cmp(value).is_lt());
+            (index, u8::try_from(code).expect("at most 256 centroids"))
+        })
+        .unzip();
+    Some(Compressed { kept: Some(kept), values: Values::Codebook { centroids, codes } })
 }
 
 impl Shared {

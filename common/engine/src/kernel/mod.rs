@@ -6,7 +6,7 @@
 //! holds all of them to their definitions.
 //!
 //! NaN: features are refused when they are not finite, so a NaN can only come of an overflow. Float kernels carry it on;
-//! comparisons take it for the smaller side; as an integer level it counts as the lowest.
+//! comparisons, those of pools among them, may drop it; as an integer level it counts as the lowest.
 
 /// Compiles `$body`, an `#[inline(always)]` function in plain Rust, a second time for AVX2 and picks by `isa`.
 macro_rules! compiled_twice {

@@ -25,6 +25,16 @@ fn affine_body(x: &mut [f32], factor: f32, offset: f32) {
 }
 
 compiled_twice!(
+    /// Whether all are finite: NaN and infinities have the largest magnitudes, as bits.
+    finite / finite_body(x: &[f32]) -> bool
+);
+
+#[inline(always)]
+fn finite_body(x: &[f32]) -> bool {
+    x.iter().fold(0, |largest, x| (x.to_bits() & 0x7fff_ffff).max(largest)) < f32::INFINITY.to_bits()
+}
+
+compiled_twice!(
     /// 1 where `x ≥ 0`, −1 elsewhere.
     sign / sign_body(x: &mut [f32])
 );
@@ -99,6 +109,7 @@ mod tests {
         for length in 0..40 {
             let x: Vec<f32> = values.iter().cycle().take(length).copied().collect();
             for isa in Isa::all() {
+                assert_eq!(finite(isa, &x), x.iter().all(|x| x.is_finite()), "{isa:?}");
                 let (mut rectified, mut signs, mut scaled) = (x.clone(), x.clone(), x.clone());
                 relu(isa, &mut rectified);
                 sign(isa, &mut signs);

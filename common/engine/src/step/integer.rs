@@ -3,7 +3,7 @@
 use super::Step;
 use crate::buffers::{Buffers, Nonzero, SLACK, room};
 use crate::isa::Isa;
-use crate::kernel::integer::{self, Panels, Quantiser, Rows};
+use crate::kernel::integer::{self, Panels, Places, Quantiser, Rows};
 use crate::kernel::window::Window;
 
 /// Rows whose sums are held at once: they stay in the nearest cache. A multiple of what every build takes together.
@@ -67,6 +67,10 @@ pub(crate) enum Target {
 }
 
 impl Finish {
+    fn affine(&self) -> (&[f32], &[f32]) {
+        (&self.factor, &self.offset)
+    }
+
     fn bytes(&self) -> usize {
         size_of_val(&self.factor[..]) + size_of_val(&self.offset[..])
     }
@@ -114,11 +118,12 @@ impl Step for IntegerLinear {
             match finish.target {
                 Target::Levels { low } => {
                     let y = &mut room(&mut buffers.y.levels, rows * outputs)[values];
-                    integer::sums_to_levels(isa, sums, &finish.factor, &finish.offset, low, outputs, y);
+                    integer::sums_to_levels(isa, sums, finish.affine(), low, outputs, y);
                 }
                 Target::Floats { relu } => {
                     let y = &mut room(&mut buffers.y.floats, rows * outputs)[values];
-                    integer::sums_to_floats(isa, sums, &finish.factor, &finish.offset, relu, outputs, outputs, 1, y);
+                    let places = Places { count: outputs, row: outputs, output: 1 };
+                    integer::sums_to_floats(isa, sums, finish.affine(), relu, places, y);
                 }
             }
         }
@@ -177,21 +182,12 @@ impl Step for IntegerConvolution {
                 match finish.target {
                     Target::Levels { low } => {
                         let y = &mut room(&mut buffers.y.levels, total)[first + index * ROWS * outputs..];
-                        integer::sums_to_levels(isa, sums, &finish.factor, &finish.offset, low, outputs, y);
+                        integer::sums_to_levels(isa, sums, finish.affine(), low, outputs, y);
                     }
                     Target::Floats { relu } => {
                         let y = &mut room(&mut buffers.y.floats, total)[first + index * ROWS..];
-                        integer::sums_to_floats(
-                            isa,
-                            sums,
-                            &finish.factor,
-                            &finish.offset,
-                            relu,
-                            outputs,
-                            1,
-                            positions,
-                            y,
-                        );
+                        let places = Places { count: outputs, row: 1, output: positions };
+                        integer::sums_to_floats(isa, sums, finish.affine(), relu, places, y);
                     }
                 }
             }

@@ -2,6 +2,7 @@
 
 mod chains;
 mod determinism;
+mod forms;
 mod gradients;
 mod learning;
 mod refusals;

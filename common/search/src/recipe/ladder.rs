@@ -21,9 +21,14 @@ const SHARES: [f64; 10] = [0.4, 0.2, 0.1, 0.065, 0.045, 0.03, 0.02, 0.013, 0.008
 const CANDIDATE_WEIGHTS_MAX: usize = 50_000;
 
 /// Passes over the data at each step, and at the share that the limits ask for.
-const STEP: Epochs = Epochs { weights: 8, sharing: SharingEpochs { clusters: 2, centroids: 1 }, mark: "" };
-const AIMED: Epochs =
-    Epochs { weights: 24, sharing: SharingEpochs { clusters: 10, centroids: 3 }, mark: " tuned for long" };
+const STEP: Epochs =
+    Epochs { weights: 8, sharing: SharingEpochs { clusters: 2, centroids: 1 }, mark: "", writes_all: false };
+const AIMED: Epochs = Epochs {
+    weights: 24,
+    sharing: SharingEpochs { clusters: 10, centroids: 3 },
+    mark: " tuned for long",
+    writes_all: true,
+};
 
 /// Files come out this close under the limit, and so often it is tried.
 const AIM: f64 = 0.985;
@@ -47,6 +52,8 @@ struct Epochs {
     sharing: SharingEpochs,
     /// What tells candidates of long tuning from those of the ladder.
     mark: &'static str,
+    /// Whether candidates are written however many weights are kept.
+    writes_all: bool,
 }
 
 /// Prunes `start` step by step, then aims at the limits.
@@ -110,7 +117,7 @@ fn step(
     let percent = percent(share);
     let left = prunable_weights(session.plan, &model)?;
     let kept = share * as_float(weights as u64);
-    let on_the_way = kept > as_float(CANDIDATE_WEIGHTS_MAX as u64);
+    let on_the_way = !epochs.writes_all && kept > as_float(CANDIDATE_WEIGHTS_MAX as u64);
     let tuning = FineTune {
         constraint: Constraint::Share((kept / as_float(left.max(1) as u64)).min(1.0)),
         epochs: session.settings.effort.epochs(if on_the_way { epochs.weights / 2 } else { epochs.weights }),
@@ -159,7 +166,8 @@ fn aim_at_bytes(
         if predicted_bytes(weights, share, near) > target { high = share } else { low = share }
     }
     for _ in 0..AIMS_MAX {
-        if share >= SHARES[0] {
+        if share >= 1.0 {
+            session.note("the file limit asks for no pruning: methods without it make files that small");
             return Ok(());
         }
         let from = start_for(start, steps, share).clone();

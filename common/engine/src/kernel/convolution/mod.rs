@@ -3,7 +3,7 @@
 //! ones take each channel alone and only the taps that are left of it.
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+mod tile;
 
 use super::window::Planes;
 use crate::isa::{Isa, Level};
@@ -12,7 +12,7 @@ use crate::isa::{Isa, Level};
 pub(crate) const BLOCK: usize = 4;
 
 /// Values behind the planes and behind a run of outputs that a tile may touch.
-pub(crate) const TILE: usize = 96;
+pub(crate) const TILE: usize = 192;
 
 /// Every tap of every output channel.
 #[derive(Debug)]
@@ -100,7 +100,9 @@ pub(crate) fn dense(
     for ((weights, bias), y) in blocks.zip(y.chunks_mut(BLOCK * positions)) {
         match isa.level() {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 | Level::Avx512 => avx2::dense(isa, &dense.taps, weights, bias, planes_values, run, runs),
+            Level::Avx512 => tile::avx512::dense(isa, &dense.taps, weights, bias, planes_values, run, runs),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => tile::avx2::dense(isa, &dense.taps, weights, bias, planes_values, run, runs),
             _ => dense_portable(&dense.taps, weights, bias, planes_values, run, runs),
         }
         for (run, y) in runs.chunks(stride).zip(y.chunks_mut(positions)) {
@@ -127,7 +129,9 @@ pub(crate) fn sparse(
         let taps = sparse.of_channel(channel);
         match isa.level() {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 | Level::Avx512 => avx2::sparse(isa, taps, sparse.bias[channel], planes_values, run, runs),
+            Level::Avx512 => tile::avx512::sparse(isa, taps, sparse.bias[channel], planes_values, run, runs),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => tile::avx2::sparse(isa, taps, sparse.bias[channel], planes_values, run, runs),
             _ => sparse_portable(taps, sparse.bias[channel], planes_values, run, runs),
         }
         unpitch(isa, runs, pitch, width, relu, y);

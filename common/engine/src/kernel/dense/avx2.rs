@@ -44,12 +44,13 @@ unsafe fn vector_tile<const P: usize>(panels: &Panels, first: usize, relu: bool,
     for (panel, sums) in sums.iter_mut().enumerate() {
         *sums = load(&panels.bias.as_chunks::<WIDTH>().0[first + panel]);
     }
+    let panels_of: [*const [f32; WIDTH]; P] = std::array::from_fn(|panel| weights[panel * stride..].as_ptr().cast());
     for (place, value) in nonzero.places.iter().zip(&nonzero.values) {
         let value = _mm256_set1_ps(*value);
-        for (panel, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: `place < inputs`, so 16 floats from there lie inside the panel, and P panels inside `weights`.
+        for (panel, sums) in panels_of.iter().zip(&mut sums) {
+            // SAFETY: `place < inputs`, so 16 floats from there lie inside the panel.
             unsafe {
-                let at = weights.as_ptr().add(panel * stride + *place as usize * WIDTH);
+                let at = panel.add(*place as usize).cast::<f32>();
                 sums[0] = _mm256_fmadd_ps(value, _mm256_loadu_ps(at), sums[0]);
                 sums[1] = _mm256_fmadd_ps(value, _mm256_loadu_ps(at.add(8)), sums[1]);
             }
@@ -94,11 +95,13 @@ unsafe fn matrix_tile<const R: usize>(panels: &Panels, panel: usize, relu: bool,
     let weights = panels.weights[panel * inputs * WIDTH..(panel + 1) * inputs * WIDTH].as_chunks::<WIDTH>().0;
     let x = &x[row * inputs..(row + R) * inputs];
     let mut sums = [load(&panels.bias.as_chunks::<WIDTH>().0[panel]); R];
-    for (input, weights) in weights.iter().enumerate() {
+    let mut rows: [*const f32; R] = std::array::from_fn(|row| x[row * inputs..].as_ptr());
+    for weights in weights {
         let weights = load(weights);
-        for (row, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: `input < inputs` and `row < R`, of which `x` holds the rows.
-            let value = _mm256_set1_ps(unsafe { *x.get_unchecked(row * inputs + input) });
+        for (x, sums) in rows.iter_mut().zip(&mut sums) {
+            // SAFETY: one of `inputs` values of the row; the place behind the last one is not read.
+            let value = _mm256_set1_ps(unsafe { **x });
+            *x = x.wrapping_add(1);
             sums[0] = _mm256_fmadd_ps(value, weights[0], sums[0]);
             sums[1] = _mm256_fmadd_ps(value, weights[1], sums[1]);
         }

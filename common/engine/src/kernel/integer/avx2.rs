@@ -47,10 +47,11 @@ unsafe fn tile<const R: usize>(panels: &Panels, panel: usize, rows: Rows<'_>, st
     let mut parts = [[_mm256_setzero_si256(); PARTS]; R];
     for (run, weights) in weights.chunks_exact(panels.run_quads).enumerate() {
         // SAFETY: the run lies in the data.
-        let data = starts.map(|start| unsafe { rows.data.as_ptr().add(start as usize + run * rows.run_stride) });
-        for (quad, weights) in weights.iter().enumerate() {
-            // SAFETY: the quad lies in its run.
-            let levels = data.map(|data| unsafe { widened(data.add(quad * QUAD)) });
+        let mut data = starts.map(|start| unsafe { rows.data.as_ptr().add(start as usize + run * rows.run_stride) });
+        for weights in weights {
+            // SAFETY: the quad lies in its run; the place behind the last one is not read.
+            let levels = data.map(|data| unsafe { widened(data) });
+            data = data.map(|data| data.wrapping_add(QUAD));
             for part in 0..PARTS {
                 let weights = weights_of(weights, part);
                 for (parts, levels) in parts.iter_mut().zip(levels) {
@@ -91,12 +92,13 @@ unsafe fn vector_tile<const P: usize>(panels: &Panels, first: usize, nonzero: &N
     let quads = panels.quads();
     let weights = panels.weights[first * quads * STEP..][..P * quads * STEP].as_chunks::<STEP>().0;
     let mut parts = [[_mm256_setzero_si256(); PARTS]; P];
+    let panels_of: [*const [i8; STEP]; P] = std::array::from_fn(|panel| weights[panel * quads..].as_ptr());
     for (place, quad) in nonzero.places.iter().zip(&nonzero.quads) {
         // SAFETY: the four bytes of the array.
         let levels = unsafe { widened(quad.as_ptr()) };
-        for (panel, parts) in parts.iter_mut().enumerate() {
+        for (panel, parts) in panels_of.iter().zip(&mut parts) {
             // SAFETY: the place is a quad of the panel.
-            let weights = unsafe { weights.get_unchecked(panel * quads + *place as usize) };
+            let weights = unsafe { &*panel.add(*place as usize) };
             for (part, parts) in parts.iter_mut().enumerate() {
                 *parts = _mm256_add_epi32(*parts, _mm256_madd_epi16(levels, weights_of(weights, part)));
             }

@@ -47,12 +47,13 @@ unsafe fn tile<const R: usize>(panels: &Panels, panel: usize, rows: Rows<'_>, st
     let mut dots = [start_of(panels, panel); R];
     for (run, weights) in weights.chunks_exact(panels.run_quads).enumerate() {
         // SAFETY: the run lies in the data.
-        let data = starts.map(|start| unsafe { rows.data.as_ptr().add(start as usize + run * rows.run_stride) });
-        for (quad, weights) in weights.iter().enumerate() {
+        let mut data = starts.map(|start| unsafe { rows.data.as_ptr().add(start as usize + run * rows.run_stride) });
+        for weights in weights {
             let weights = load(weights);
-            for (dots, data) in dots.iter_mut().zip(data) {
-                // SAFETY: the quad lies in its run; the read is unaligned.
-                let levels = unsafe { data.add(quad * QUAD).cast::<i32>().read_unaligned() };
+            for (dots, data) in dots.iter_mut().zip(&mut data) {
+                // SAFETY: the quad lies in its run; the read is unaligned. The place behind the last one is not read.
+                let levels = unsafe { data.cast::<i32>().read_unaligned() };
+                *data = data.wrapping_add(QUAD);
                 *dots = _mm512_dpbusd_epi32(*dots, _mm512_set1_epi32(levels), weights);
             }
         }
@@ -93,11 +94,12 @@ unsafe fn vector_tile<const P: usize>(panels: &Panels, first: usize, nonzero: &N
     for (panel, dots) in dots.iter_mut().enumerate() {
         *dots = start_of(panels, first + panel);
     }
+    let panels_of: [*const [i8; STEP]; P] = std::array::from_fn(|panel| weights[panel * quads..].as_ptr());
     for (place, quad) in nonzero.places.iter().zip(&nonzero.quads) {
         let levels = _mm512_set1_epi32(i32::from_ne_bytes(*quad));
-        for (panel, dots) in dots.iter_mut().enumerate() {
+        for (panel, dots) in panels_of.iter().zip(&mut dots) {
             // SAFETY: the place is a quad of the panel.
-            let weights = unsafe { weights.get_unchecked(panel * quads + *place as usize) };
+            let weights = unsafe { &*panel.add(*place as usize) };
             *dots = _mm512_dpbusd_epi32(*dots, levels, load(weights));
         }
     }

@@ -13,7 +13,7 @@ mod avx2;
 mod avx512;
 mod level;
 
-pub(crate) use level::{Quantiser, levels_of, sums_to_floats, sums_to_levels};
+pub(crate) use level::{Places, Quantiser, levels_of, sums_to_floats, sums_to_levels};
 
 use crate::buffers::{Nonzero, SLACK};
 use crate::isa::{Isa, Level};

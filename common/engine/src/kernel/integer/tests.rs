@@ -120,8 +120,9 @@ fn every_build_turns_sums_into_the_same_levels_and_floats() {
             .into_iter()
             .map(|isa| {
                 let (mut levels, mut floats) = (vec![1; outputs * rows], vec![f32::NAN; outputs * rows]);
-                sums_to_levels(isa, &sums, &factor, &offset, 17.0, outputs, &mut levels);
-                sums_to_floats(isa, &sums, &factor, &offset, true, outputs, 1, rows, &mut floats);
+                sums_to_levels(isa, &sums, (&factor, &offset), 17.0, outputs, &mut levels);
+                let places = Places { count: outputs, row: 1, output: rows };
+                sums_to_floats(isa, &sums, (&factor, &offset), true, places, &mut floats);
                 (levels, floats.iter().map(|value| value.to_bits()).collect())
             })
             .collect();
