@@ -69,7 +69,8 @@ impl FederatedTuner {
         let mut weights = WeightForm::Pruned;
         match tuning.constraint {
             Constraint::Free => weights = WeightForm::Free,
-            Constraint::Pruned => {}
+            // Clusters that move are the search's own; devices keep the zeros, and the code book is tuned afterwards.
+            Constraint::Pruned | Constraint::Clustered(_) => {}
             Constraint::Shared(_) => weights = WeightForm::Shared,
             Constraint::Share(share) => {
                 let shape = infer(self.input.plan.kind, &self.input.plan.shape, &model.layers)?;

@@ -19,6 +19,7 @@
 
 mod candidate;
 mod choice;
+mod clustered;
 mod error;
 mod figures;
 mod front;
@@ -34,6 +35,7 @@ mod tuner;
 
 pub use candidate::Candidate;
 pub use choice::{Choice, choose, describe};
+pub use clustered::Clustered;
 pub use error::SearchError;
 pub use figures::{Figures, Limit, Limits, POINTS_LOST_DEFAULT};
 pub use front::front;

@@ -11,6 +11,7 @@ use starling_model::{Evaluated, Network, Teacher, TrainPath, Tuning, evaluate_wi
 use starling_spec::shape::infer;
 use starling_spec::{Optimizer, Schedule, TaskKind, TaskPlan, TrainSettings, WeightForm};
 
+use crate::clustered::Clustered;
 use crate::error::SearchError;
 use crate::surgery::Surgery;
 use crate::tuner::{Constraint, FineTune, Model, Tuner};
@@ -117,8 +118,8 @@ impl Tuner for LocalTuner<'_> {
 
     fn fine_tune(&mut self, model: &mut Model, tuning: &FineTune<'_>) -> Result<(), SearchError> {
         let mut network = self.network(model)?;
-        let (shape, mask, surgery) =
-            (infer(self.plan.kind, &self.plan.shape, &model.layers)?, OnceCell::new(), OnceCell::new());
+        let shape = infer(self.plan.kind, &self.plan.shape, &model.layers)?;
+        let (mask, surgery, clustered) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
         let batch = BATCH.min(self.fit.len());
         let map: Option<&dyn WeightMap> = match tuning.constraint {
             Constraint::Free => None,
@@ -126,6 +127,9 @@ impl Tuner for LocalTuner<'_> {
             Constraint::Share(share) => {
                 let steps = tuning.epochs * self.fit.len().div_ceil(batch);
                 Some(surgery.get_or_init(|| Surgery::new(&shape, share, steps)))
+            }
+            Constraint::Clustered(centroids) => {
+                Some(clustered.get_or_init(|| Clustered::new(&shape, &model.parameters, centroids)))
             }
             Constraint::Shared(map) => Some(map),
         };

@@ -529,7 +529,6 @@ impl TaskFile {
                 "train.weights = \"pruned\" and \"shared\" need f32 or f16: coarser versions round small weights to 0",
             ));
         }
-=======
         down_checked(self.update.down)?;
         if !(self.update.value_max >= 2f64.powi(-20) && self.update.value_max <= 2f64.powi(20)) {
             return Err(SpecError::value("update.value_max", self.update.value_max, "expected 2^-20 to 2^20"));

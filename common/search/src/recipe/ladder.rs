@@ -8,24 +8,27 @@
 
 use crate::error::SearchError;
 use crate::method::Method;
-use crate::recipe::shared::{CENTROIDS, share_weights};
+use crate::recipe::shared::{CENTROIDS, SharingEpochs, share_weights};
 use crate::session::{Rest, Session, prunable_weights, sparse};
 use crate::tuner::{Constraint, FineTune, Model};
 use starling_compress::method::quantise;
 
 /// The shares of all weights that are kept, step by step.
-const SHARES: [f64; 9] = [0.2, 0.1, 0.065, 0.045, 0.03, 0.02, 0.013, 0.008, 0.005];
+const SHARES: [f64; 10] = [0.4, 0.2, 0.1, 0.065, 0.045, 0.03, 0.02, 0.013, 0.008, 0.005];
 
-/// From this share on a step is written as candidates: above it the files are larger than what needs no training.
-const CANDIDATES_FROM: f64 = 0.1;
+/// A step that keeps more weights than this is made on the way, in half the time, and not written: networks that large lose nothing
+/// there, and methods without training make files as small.
+const CANDIDATE_WEIGHTS_MAX: usize = 50_000;
 
 /// Passes over the data at each step, and at the share that the limits ask for.
-const STEP_EPOCHS: usize = 8;
-const AIM_EPOCHS: usize = 24;
-
-/// Passes over the data for centroids, likewise.
-const STEP_CENTROID_EPOCHS: usize = 2;
-const AIM_CENTROID_EPOCHS: usize = 6;
+const STEP: Epochs =
+    Epochs { weights: 8, sharing: SharingEpochs { clusters: 2, centroids: 1 }, mark: "", writes_all: false };
+const AIMED: Epochs = Epochs {
+    weights: 24,
+    sharing: SharingEpochs { clusters: 10, centroids: 3 },
+    mark: " tuned for long",
+    writes_all: true,
+};
 
 /// Files come out this close under the limit, and so often it is tried.
 const AIM: f64 = 0.985;
@@ -46,7 +49,11 @@ struct Step {
 #[derive(Clone, Copy)]
 struct Epochs {
     weights: usize,
-    centroids: usize,
+    sharing: SharingEpochs,
+    /// What tells candidates of long tuning from those of the ladder.
+    mark: &'static str,
+    /// Whether candidates are written however many weights are kept.
+    writes_all: bool,
 }
 
 /// Prunes `start` step by step, then aims at the limits.
@@ -56,32 +63,24 @@ pub(crate) fn run(session: &mut Session<'_>, start: Model) -> Result<(), SearchE
         session.note("pruning does not apply: the network has no linear or convolution layer");
         return Ok(());
     }
-    let effort = session.settings.effort;
-    let short = Epochs { weights: effort.epochs(STEP_EPOCHS), centroids: effort.epochs(STEP_CENTROID_EPOCHS) };
     let mut steps: Vec<Step> = Vec::new();
     for share in SHARES {
         let from = steps.last().map_or(&start, |step| &step.model).clone();
         if is_out_of_reach(session, weights, share, &steps) {
             continue;
         }
-        let step = step(session, from, share, weights, short)?;
-        let stop = share <= CANDIDATES_FROM && session.is_hopeless(step.lost, step.bytes);
+        let step = step(session, from, share, weights, STEP)?;
+        let stop = step.bytes > 0 && session.is_hopeless(step.lost, step.bytes);
         steps.push(step);
         if stop {
             break;
         }
     }
-    let long = Epochs { weights: effort.epochs(AIM_EPOCHS), centroids: effort.epochs(AIM_CENTROID_EPOCHS) };
     match (session.settings.limits.bytes_max, session.settings.limits.points_lost_max) {
-        (Some(bytes_max), None) => aim_at_bytes(session, &start, &steps, bytes_max, weights, long),
-        (_, points) => aim_at_accuracy(
-            session,
-            &start,
-            steps,
-            points.unwrap_or(crate::figures::POINTS_LOST_DEFAULT),
-            weights,
-            long,
-        ),
+        (Some(bytes_max), None) => aim_at_bytes(session, &start, &steps, bytes_max, weights),
+        (_, points) => {
+            aim_at_accuracy(session, &start, steps, points.unwrap_or(crate::figures::POINTS_LOST_DEFAULT), weights)
+        }
     }
 }
 
@@ -117,26 +116,28 @@ fn step(
     let method = session.settings.method;
     let percent = percent(share);
     let left = prunable_weights(session.plan, &model)?;
+    let kept = share * as_float(weights as u64);
+    let on_the_way = !epochs.writes_all && kept > as_float(CANDIDATE_WEIGHTS_MAX as u64);
     let tuning = FineTune {
-        constraint: Constraint::Share((share * as_float(weights as u64) / as_float(left.max(1) as u64)).min(1.0)),
-        epochs: epochs.weights,
+        constraint: Constraint::Share((kept / as_float(left.max(1) as u64)).min(1.0)),
+        epochs: session.settings.effort.epochs(if on_the_way { epochs.weights / 2 } else { epochs.weights }),
         lr: session.settings.lr,
         distil: session.settings.distil,
     };
     session.fine_tune(&format!("prune to {percent}"), &mut model, &tuning)?;
     model = session.without_dead_units(model);
     let mut step = Step { share, bytes: 0, lost: 0.0, model };
-    if share > CANDIDATES_FROM {
+    if on_the_way {
         return Ok(step);
     }
     if method.includes(Method::Prune) {
         let release = session.pack(&step.model, Rest::Half, |_, _, values| sparse(values, quantise::half))?;
-        step.lost = session.add(Method::Prune, format!("pruned {percent}"), &release)?;
+        step.lost = session.add(Method::Prune, format!("pruned {percent}{}", epochs.mark), &release)?;
         step.bytes = session.last_bytes();
     }
     if method.includes(Method::Deep) {
-        let release = share_weights(session, &step.model, CENTROIDS, epochs.centroids)?;
-        step.lost = session.add(Method::Deep, format!("deep {percent}"), &release)?;
+        let release = share_weights(session, &step.model, CENTROIDS, epochs.sharing)?;
+        step.lost = session.add(Method::Deep, format!("deep {percent}{}", epochs.mark), &release)?;
         step.bytes = session.last_bytes();
     }
     Ok(step)
@@ -154,7 +155,6 @@ fn aim_at_bytes(
     steps: &[Step],
     bytes_max: u64,
     weights: usize,
-    long: Epochs,
 ) -> Result<(), SearchError> {
     let target = as_float(bytes_max) * AIM;
     let mut share = SHARES[0];
@@ -166,11 +166,12 @@ fn aim_at_bytes(
         if predicted_bytes(weights, share, near) > target { high = share } else { low = share }
     }
     for _ in 0..AIMS_MAX {
-        if share >= CANDIDATES_FROM {
+        if share >= 1.0 {
+            session.note("the file limit asks for no pruning: methods without it make files that small");
             return Ok(());
         }
         let from = start_for(start, steps, share).clone();
-        let aimed = step(session, from, share, weights, long)?;
+        let aimed = step(session, from, share, weights, AIMED)?;
         if aimed.bytes as u64 <= bytes_max {
             return Ok(());
         }
@@ -193,7 +194,6 @@ fn aim_at_accuracy(
     steps: Vec<Step>,
     points_max: f64,
     weights: usize,
-    long: Epochs,
 ) -> Result<(), SearchError> {
     let judged: Vec<&Step> = steps.iter().filter(|step| step.bytes > 0).collect();
     let Some(first_miss) = judged.iter().position(|step| step.lost > points_max) else { return Ok(()) };
@@ -203,7 +203,7 @@ fn aim_at_accuracy(
         let Some(judged_step) = judged.get(position) else { break };
         let share = judged_step.share;
         let from = start_for(start, &steps, share).clone();
-        let aimed = step(session, from, share, weights, long)?;
+        let aimed = step(session, from, share, weights, AIMED)?;
         if aimed.lost <= points_max && !back {
             position += 1;
         } else if aimed.lost > points_max && position > 0 && position == first_miss {
