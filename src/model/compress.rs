@@ -156,12 +156,18 @@ pub(super) fn command(args: &Args) -> Result<Exit> {
     };
     bar.finish_and_clear();
     let mut outcome = result?;
-    if !args.federated && trained.is_none_or(|trained| trained.validation_share == 0.0 || trained.seed != input.seed) {
-        outcome.notes.push(
-            "the weights' file does not say that the validation rows were kept from its training; if they were not, the full \
-             model looks better on them than it is, and every loss of accuracy here is overstated"
-                .to_owned(),
-        );
+    let judged_on_unseen = match trained {
+        // Pooled training knows no devices, so it has fitted what they hold out.
+        Some(_) if args.federated => false,
+        Some(trained) => trained.validation_share > 0.0 && trained.seed == input.seed,
+        None => args.federated,
+    };
+    if !judged_on_unseen {
+        outcome.notes.push(format!(
+            "the weights' file does not say that the {} were kept from its training; if they were not, the full model looks \
+             better on them than it is, and every loss of accuracy here is overstated",
+            outcome.judged_on
+        ));
     }
     file::write(&args.out, &outcome.chosen().file)?;
     if let Some(path) = &args.report {
