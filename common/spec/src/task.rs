@@ -421,7 +421,7 @@ pub enum Strategy {
 pub struct UpdateSection {
     /// The codec of updates.
     pub codec: CodecSpec,
-    /// The codec of model versions on their way down.
+    /// The codec of model versions on their way down: f32, f16 or qB.
     pub down: CodecSpec,
     /// Devices that hold the version before get the next one as a lossless difference. It saves bytes and costs CPU on both
     /// sides; f32 versions differ in nearly every byte and are always sent whole.
@@ -436,6 +436,14 @@ impl Default for UpdateSection {
     fn default() -> Self {
         Self { codec: CodecSpec::F32, down: CodecSpec::F32, difference: true, value_max: 16.0, weight_max: 1 << 20 }
     }
+}
+
+/// Whether model versions may travel in `down`.
+pub(crate) fn down_checked(down: CodecSpec) -> Result<(), SpecError> {
+    if down.encodes_versions() {
+        return Ok(());
+    }
+    Err(SpecError::value("update.down", format!("{:?}", down.to_string()), "versions travel as f32, f16, or q2 to q16"))
 }
 
 impl TaskFile {
@@ -521,6 +529,7 @@ impl TaskFile {
                 "train.weights = \"pruned\" and \"shared\" need f32 or f16: coarser versions round small weights to 0",
             ));
         }
+        down_checked(self.update.down)?;
         if !(self.update.value_max >= 2f64.powi(-20) && self.update.value_max <= 2f64.powi(20)) {
             return Err(SpecError::value("update.value_max", self.update.value_max, "expected 2^-20 to 2^20"));
         }
@@ -595,6 +604,19 @@ mod tests {
         };
         assert!(set("f16").is_ok());
         assert!(set("q8").expect_err("coarse").to_string().starts_with("update.down = q8: "));
+    }
+
+    #[test]
+    fn versions_travel_only_in_codecs_of_fixed_length() {
+        for codec in ["eden:1", "topk:0.04", "q8+ec"] {
+            let task = with("update.codec", codec).expect("an update may");
+            assert_eq!(task.update.codec.to_string(), codec);
+            let error = with("update.down", codec).expect_err("a version may not");
+            assert_eq!(
+                error.to_string(),
+                format!("update.down = \"{codec}\": versions travel as f32, f16, or q2 to q16")
+            );
+        }
     }
 
     #[test]

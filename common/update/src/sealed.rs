@@ -7,7 +7,7 @@
 //! ```
 
 use bytes::Bytes;
-use starling_compress::{CodecSpec, EncodeError, Rounding, codec_id, encode_into, encoded_len};
+use starling_compress::{CodecSpec, EncodeError, Rounding, codec_id, encode_into, encoded_len_bounds};
 use starling_spec::random::{Purpose, Random};
 use starling_wire::{Address, BlobHeader, BlobKind, DeviceId, Digest, FrameError, UpdateReport};
 
@@ -64,7 +64,7 @@ pub fn seal(report: &UpdateReport, delta: &[f32], codec: CodecSpec, rounding_key
     if !report.train_loss.is_finite() {
         return Err(SealError::Loss(report.train_loss));
     }
-    let mut bytes = Vec::with_capacity(PREAMBLE_BYTES + encoded_len(codec, delta.len()));
+    let mut bytes = Vec::with_capacity(PREAMBLE_BYTES + encoded_len_bounds(codec, delta.len()).end());
     bytes.extend_from_slice(&starling_wire::encode(report)?);
     debug_assert_eq!(bytes.len(), PREAMBLE_BYTES, "a report has fixed-size fields only");
     encode_into(codec, delta, Rounding::Stochastic { key: rounding_key }, &mut bytes)?;

@@ -7,7 +7,9 @@
 //!
 //! Several rows go through transposed, [`LANES`] at once, with the same sums in the same order.
 
-use crate::isa::{Isa, Level};
+use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Level;
 
 /// Rows that one pass over the weights serves.
 pub(crate) const LANES: usize = 8;

@@ -108,11 +108,11 @@ impl Step for IntegerLinear {
             let x = &x[first * inputs..];
             let sums = &mut room(sums, count * padded)[..count * padded];
             if rows == 1 {
-                integer::vector(isa, panels, x, inputs, nonzero, sums);
+                integer::vector(panels, x, inputs, nonzero, sums);
             } else {
                 starts.clear();
                 starts.extend((0..count).map(|row| (row * inputs) as u32));
-                integer::product(isa, panels, Rows { data: x, starts, run_stride: 0 }, sums);
+                integer::product(panels, Rows { data: x, starts, run_stride: 0 }, sums);
             }
             let values = first * outputs..(first + count) * outputs;
             match finish.target {
@@ -177,7 +177,7 @@ impl Step for IntegerConvolution {
             let data = if window.padding == (0, 0) { image } else { pad(window, self.zero, image, padded) };
             for (index, starts) in starts.chunks(ROWS).enumerate() {
                 let sums = &mut sums[..starts.len() * panels.padded()];
-                integer::product(isa, panels, Rows { data, starts, run_stride }, sums);
+                integer::product(panels, Rows { data, starts, run_stride }, sums);
                 let first = sample * positions * outputs;
                 match finish.target {
                     Target::Levels { low } => {

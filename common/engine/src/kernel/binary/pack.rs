@@ -1,7 +1,9 @@
 //! Into packed signs and out of counts.
 
 use super::BITS;
-use crate::isa::{Isa, Level};
+use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Level;
 
 /// What makes the bit of a value: `value ≥ bound`, turned round when `flip`. A NaN is not above any bound.
 #[derive(Debug, Clone, Copy, PartialEq)]
