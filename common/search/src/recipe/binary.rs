@@ -11,7 +11,7 @@ use crate::session::{Rest, Session, binary_weights};
 use crate::tuner::{Constraint, FineTune, Model};
 
 /// Passes over the data.
-const EPOCHS: usize = 40;
+const EPOCHS: usize = 20;
 
 /// The learning rate against that of fine-tuning: the network begins at random.
 const LR: f64 = 2.0;
