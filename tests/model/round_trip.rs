@@ -146,6 +146,10 @@ fn every_method_makes_something_that_runs() {
         let tested = accuracy(&out, &[]);
         assert!(tested > least, "{method}: {tested}");
     }
+    let binary = json(&["model", "inspect", &text(&bench.path("binary.release"))]);
+    let bits =
+        |layer: &Value| layer["form"] == "binary" && layer["bits_per_weight"].as_f64().is_some_and(|bits| bits < 3.0);
+    assert!(binary["layers"].as_array().expect("layers").iter().any(bits), "{binary}");
     // The residual block is the one thing that can be removed whole.
     let layers = json(&["model", "inspect", &text(&bench.path("layers.release"))]);
     assert_eq!(layers["layers"].as_array().map(Vec::len), Some(4), "two layers with a bias each: {layers}");

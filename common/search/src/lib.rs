@@ -31,6 +31,7 @@ mod recipe;
 mod search;
 mod session;
 mod surgery;
+mod teachers;
 mod tuner;
 
 pub use candidate::Candidate;
@@ -45,4 +46,5 @@ pub use local::{LocalTuner, VALIDATION_SHARE, validation_split};
 pub use method::{Effort, Method};
 pub use search::{Observer, Outcome, Settings, Stopwatch, search, synthetic_inputs};
 pub use surgery::Surgery;
+pub use teachers::train_teachers;
 pub use tuner::{Constraint, FineTune, Model, Tuner};
