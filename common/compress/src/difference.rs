@@ -3,7 +3,7 @@
 //! ```text
 //! 0  1  planes P: 1, 2 or 4
 //! then for each plane p = 0 … P−1, which holds bytes p, p+P, p+2P … of the difference:
-//!    1  method: 0 stored, 1 deflate (RFC 1951)
+//!    1  method: 0 stored, 1 entropy coded as symbols of 8 bits ([`crate::rans`])
 //!    8  length of what follows, little-endian
 //!    …  the plane
 //! ```
@@ -13,16 +13,18 @@
 //! nearly all zero, while the low bits are noise and are stored. Which layout fits is found on a sample, so the caller need
 //! not name the codec.
 //!
-//! A receiver inflates into planes whose sizes follow from the version that it holds: a bomb cannot make it allocate more.
-
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+//! A receiver decodes into planes whose sizes follow from the version that it holds: a bomb cannot make it allocate more.
 
 use crate::error::DecodeError;
+use crate::rans;
 
 /// Bytes of a plane's method and length.
 const PLANE_HEADER_BYTES: usize = 9;
 const STORED: u8 = 0;
-const DEFLATE: u8 = 1;
+const CODED: u8 = 1;
+
+/// Bits of a plane's symbols: bytes.
+const SYMBOL_BITS: u8 = 8;
 
 /// Bytes of the difference that the choices are made on.
 const SAMPLE_BYTES: usize = 64 * 1024;
@@ -57,7 +59,7 @@ pub fn apply(old: &[u8], difference: &[u8], length: usize) -> Result<Vec<u8>, De
         return Err(DecodeError::Malformed("a difference has 1, 2 or 4 planes"));
     }
     let mut new = vec![0u8; length];
-    let mut inflated = Vec::new();
+    let mut decoded = Vec::new();
     for plane in 0..planes {
         let count = plane_len(length, planes, plane);
         let (header, body) = rest.split_at_checked(PLANE_HEADER_BYTES).ok_or(TRUNCATED)?;
@@ -68,12 +70,16 @@ pub fn apply(old: &[u8], difference: &[u8], length: usize) -> Result<Vec<u8>, De
         rest = after;
         let values = match method[0] {
             STORED => body,
-            DEFLATE => {
-                inflated.resize(count, 0);
-                inflate(body, &mut inflated)?;
-                inflated.as_slice()
+            CODED => {
+                decoded.resize(count, 0);
+                let mut reader = rans::Decoder::new(SYMBOL_BITS, body);
+                reader.read(&mut decoded)?;
+                if !reader.rest().is_empty() {
+                    return Err(DecodeError::Malformed("bytes follow a plane of a difference"));
+                }
+                decoded.as_slice()
             }
-            _ => return Err(DecodeError::Malformed("a plane of a difference is stored or deflated")),
+            _ => return Err(DecodeError::Malformed("a plane of a difference is stored or coded")),
         };
         if values.len() != count {
             return Err(DecodeError::Malformed("a plane of a difference has the wrong length"));
@@ -98,12 +104,10 @@ fn write(old: &[u8], new: &[u8], planes: usize) -> Vec<u8> {
         take_plane(old, new, planes, plane, &mut values);
         let sample = &values[..values.len().min(SAMPLE_BYTES / 4)];
         // A plane of noise would cost the time of compression twice and gain nothing.
-        let promising = deflate(sample).is_some_and(|bytes| bytes.len() < sample.len() * 7 / 8);
-        let deflated = if promising { deflate(&values) } else { None };
-        let (method, body) = match &deflated {
-            Some(bytes) if bytes.len() < values.len() => (DEFLATE, bytes),
-            _ => (STORED, &values),
-        };
+        let promising = coded(sample).len() < sample.len() * 7 / 8;
+        let coded = if promising { coded(&values) } else { Vec::new() };
+        let (method, body) =
+            if promising && coded.len() < values.len() { (CODED, &coded) } else { (STORED, &values) };
         out.push(method);
         out.extend_from_slice(&(body.len() as u64).to_le_bytes());
         out.extend_from_slice(body);
@@ -151,19 +155,9 @@ fn put_stride<const PLANES: usize>(old: &[u8], values: &[u8], plane: usize, new:
     }
 }
 
-/// `values` deflated, or `None` when that does not make them smaller.
-fn deflate(values: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(values.len());
-    let status = Compress::new(Compression::fast(), false).compress_vec(values, &mut out, FlushCompress::Finish);
-    matches!(status, Ok(Status::StreamEnd)).then_some(out)
-}
-
-/// Inflates `bytes` into exactly `out`.
-fn inflate(bytes: &[u8], out: &mut [u8]) -> Result<(), DecodeError> {
-    let mut stream = Decompress::new(false);
-    let status = stream.decompress(bytes, out, FlushDecompress::Finish);
-    let whole = matches!(status, Ok(Status::StreamEnd))
-        && stream.total_out() == out.len() as u64
-        && stream.total_in() == bytes.len() as u64;
-    if whole { Ok(()) } else { Err(DecodeError::Malformed("a plane of a difference does not inflate to its length")) }
+/// `values` entropy coded.
+fn coded(values: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(values.len() / 4);
+    rans::encode(SYMBOL_BITS, values, &mut out);
+    out
 }

@@ -59,7 +59,7 @@ fn the_examples_of_the_protocol_document_are_what_is_sent() {
     };
     let mut examples = examples();
 
-    // Deflate has many spellings of the same bytes: what counts is where the documented one leads.
+    // A plane may be stored or coded: what counts is where the documented one leads.
     let old: Vec<u8> = (0..32).collect();
     let mut new = old.clone();
     new[5] += 1;
