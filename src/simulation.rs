@@ -11,7 +11,7 @@ use starling_model::Evaluated;
 use starling_protocol::run::{Action, HeldOut, Progress, RunMachine, RunSettings, cohort_max};
 use starling_spec::random::{Purpose, Random, device_key};
 use starling_spec::{CodecSpec, TaskKind};
-use starling_update::{Fold, Numerics, Sealed, Version, admit, admit_header, difference};
+use starling_update::{Fold, Numerics, Residual, Sealed, Version, admit, admit_header, difference};
 use starling_wire::{Address, BLOB_HEADER_BYTES, DeviceId, Digest, Evaluation, RoundKind, RunId, TaskId};
 
 use crate::report::percent;
@@ -77,6 +77,9 @@ struct Simulation<'world> {
     version: Version,
     base: Arc<Vec<f32>>,
     previous: Option<Previous>,
+    /// What each device owes, and what it will owe when the round under way contains its update.
+    owed: BTreeMap<DeviceId, Arc<Residual>>,
+    owed_then: BTreeMap<DeviceId, Arc<Residual>>,
     /// Which version's digest each device holds.
     held: BTreeMap<DeviceId, Digest>,
     rounds: Vec<Round>,
@@ -132,6 +135,8 @@ impl<'world> Simulation<'world> {
             base: Arc::new(version.decoded().into_owned()),
             version,
             previous: None,
+            owed: BTreeMap::new(),
+            owed_then: BTreeMap::new(),
             held: BTreeMap::new(),
             rounds: Vec::new(),
             last: None,
@@ -159,6 +164,7 @@ impl<'world> Simulation<'world> {
                     Action::Abandon { .. } => {
                         self.fold = Fold::new(&self.numerics);
                         self.staged = Staged::default();
+                        self.owed_then.clear();
                     }
                     Action::Evaluated { figures, .. } => self.note_held_out(figures),
                     Action::Finished(_) => finished = true,
@@ -195,14 +201,28 @@ impl<'world> Simulation<'world> {
             Random::new(self.input.seed, Purpose::Cohort, &[u64::from(address.round), key]).next_u64()
         };
         cohort.sort_by_key(arrival);
-        let job = |device: &usize| Job::Train { device: *device, address, base: Arc::clone(&self.base) };
+        let job = |device: &usize| Job::Train {
+            device: *device,
+            address,
+            base: Arc::clone(&self.base),
+            residual: self.owed(self.world.devices[*device].id),
+        };
         let done = self.pool.run(cohort.iter().map(job).collect(), || ())?;
         for (device, done) in cohort.into_iter().zip(done) {
-            if let Done::Sealed(sealed) = done {
+            if let Done::Sealed(sealed, residual) = done {
+                if let Some(residual) = residual {
+                    self.owed_then.insert(self.world.devices[device].id, Arc::new(residual));
+                }
                 self.receive(device, address, &sealed)?;
             }
         }
         Ok(())
+    }
+
+    /// What `device` owes from earlier rounds, where the codec keeps a residual.
+    fn owed(&self, device: DeviceId) -> Option<Arc<Residual>> {
+        let nothing = || Arc::new(Residual::zero(self.numerics.parameters()));
+        self.numerics.codec().keeps_residual().then(|| self.owed.get(&device).map_or_else(nothing, Arc::clone))
     }
 
     /// Devices without data for the round say so, as real ones do.
@@ -289,6 +309,8 @@ impl<'world> Simulation<'world> {
         bar: &ProgressBar,
     ) -> Result<()> {
         anyhow::ensure!(self.fold.contributors() == contributors, "the fold holds other updates than the round");
+        let owed = std::mem::take(&mut self.owed_then);
+        self.owed.extend(owed.into_iter().filter(|(device, _)| contributors.contains(device)));
         let mut master = self.version.master().to_vec();
         self.fold.apply_mean(&mut master);
         self.fold = Fold::new(&self.numerics);

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! so after any number of rounds Σ sent + residual = Σ deltas. In floats that would be so to a rounding error each round. Here
-//! it is so to the last bit: deltas, what is sent and residuals are 64-bit integers in steps of 2⁻⁴⁰.
+//! it is so to the last bit: deltas, what is sent and residuals are 64-bit integers in steps of 2⁻⁴⁰. A delta with finer bits
+//! is first rounded to that step, and `topk` sends multiples of it.
 //!
 //! Why 2⁻⁴⁰ and not a round's fixed point: that one depends on the cohort, which a device does not know, and changes with the
 //! plan, which a residual may outlive. Two floats from 2⁻¹⁷ on differ by a multiple of 2⁻⁴⁰, so the difference of all but the
@@ -145,8 +146,8 @@ impl Residual {
         if digest(bytes).0 != header[DIGEST_AT..] {
             return Err(ResidualError::Digest);
         }
-        let values: Vec<i64> = body.chunks_exact(width).map(|value| signed(value)).collect();
-        let fits = values.iter().all(|value| value.unsigned_abs() <= OWED_MAX.unsigned_abs());
+        let values: Vec<i64> = body.chunks_exact(width).map(signed).collect();
+        let fits = values.iter().all(|value| value.unsigned_abs() < OWED_MAX.unsigned_abs());
         if fits { Ok(Self { values }) } else { Err(ResidualError::Format) }
     }
 
@@ -171,16 +172,20 @@ impl Residual {
     }
 
     /// What is left when `sent` has been sent.
-    pub(crate) fn less(mut self, sent: &[f32]) -> Self {
-        for (value, sent) in self.values.iter_mut().zip(sent) {
-            *value = value.saturating_sub(units(*sent));
+    pub(crate) fn less(mut self, sent: &[f32], codec: CodecSpec) -> Result<Self, EncodeError> {
+        for (index, (value, sent)) in self.values.iter_mut().zip(sent).enumerate() {
+            let left = value.checked_sub(units(*sent)).filter(|left| left.unsigned_abs() < OWED_MAX.unsigned_abs());
+            *value = left.ok_or(EncodeError::TooLarge { index, codec })?;
         }
-        self
+        Ok(self)
     }
 }
 
 /// `round_half_even(value · 2^40)`. Exact for every multiple of 2⁻⁴⁰, which is what `topk` sends.
-#[allow(clippy::cast_possible_truncation, reason = "deltas are below 2^21, and what an encoder makes of what is owed below 2^23")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "beyond 64 bits the cast saturates, and the caller's bound refuses it"
+)]
 fn units(value: f32) -> i64 {
     (f64::from(value) * SCALE).round_ties_even() as i64
 }
