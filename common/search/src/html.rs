@@ -145,6 +145,30 @@ const RIGHT: f64 = 20.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 44.0;
 
+/// What the axis of sizes is marked with.
+const SIZES: [(f64, &str); 20] = [
+    (1e2, "100 B"),
+    (2e2, "200 B"),
+    (5e2, "500 B"),
+    (1e3, "1 kB"),
+    (2e3, "2 kB"),
+    (5e3, "5 kB"),
+    (1e4, "10 kB"),
+    (2e4, "20 kB"),
+    (5e4, "50 kB"),
+    (1e5, "100 kB"),
+    (2e5, "200 kB"),
+    (5e5, "500 kB"),
+    (1e6, "1 MB"),
+    (2e6, "2 MB"),
+    (5e6, "5 MB"),
+    (1e7, "10 MB"),
+    (2e7, "20 MB"),
+    (5e7, "50 MB"),
+    (1e8, "100 MB"),
+    (1e9, "1 GB"),
+];
+
 /// A value's place along an axis.
 struct Axis {
     low: f64,
@@ -197,23 +221,24 @@ fn plot(page: &mut String, outcome: &Outcome) {
         ),
     );
     let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
-    push(page, format_args!("<path d=\"M{LEFT} {TOP}V{bottom}H{right}\" fill=\"none\" stroke=\"var(--line)\"/>\n"));
+    push(
+        page,
+        format_args!("<path d=\"M{LEFT} {TOP}V{bottom}H{right}\" fill=\"none\" style=\"stroke:var(--line)\"/>\n"),
+    );
     for step in 0..=4 {
         let value = y.low + (y.high - y.low) * f64::from(step) / 4.0;
         let label = if kind == TaskKind::Regression { format!("{:.3}", -value) } else { format!("{value:.1} %") };
         let (height, text) = (y.place(value), LEFT - 6.0);
         push(page, format_args!("<text x=\"{text}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>\n", height + 4.0));
     }
-    for (exponent, label) in
-        [(2, "100 B"), (3, "1 kB"), (4, "10 kB"), (5, "100 kB"), (6, "1 MB"), (7, "10 MB"), (8, "100 MB")]
-    {
-        let exponent = f64::from(exponent);
+    for (size, label) in SIZES {
+        let exponent = size.log10();
         if (x.low..=x.high).contains(&exponent) {
             let place = x.place(exponent);
             push(
                 page,
                 format_args!(
-                    "<path d=\"M{place:.1} {TOP}V{bottom}\" stroke=\"var(--line)\" stroke-dasharray=\"2 4\"/>\
+                    "<path d=\"M{place:.1} {TOP}V{bottom}\" style=\"stroke:var(--line)\" stroke-dasharray=\"2 4\"/>\
                  <text x=\"{place:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>\n",
                     bottom + 18.0
                 ),
@@ -245,13 +270,13 @@ fn plot(page: &mut String, outcome: &Outcome) {
         rises
     });
     let line: Vec<String> = front.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-    push(page, format_args!("<polyline points=\"{}\" fill=\"none\" stroke=\"var(--front)\"/>\n", line.join(" ")));
+    push(page, format_args!("<polyline points=\"{}\" fill=\"none\" style=\"stroke:var(--front)\"/>\n", line.join(" ")));
     let mut dot = |name: &str, figures: &Figures, radius: f64, color: &str| {
         let (x, y) = spot(figures);
         push(
             page,
             format_args!(
-                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"var(--{color})\"><title>{}: {}, {} bytes</title></circle>\n",
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" style=\"fill:var(--{color})\"><title>{}: {}, {} bytes</title></circle>\n",
                 escape(name),
                 quality(figures, kind),
                 figures.bytes
