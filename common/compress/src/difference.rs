@@ -106,8 +106,7 @@ fn write(old: &[u8], new: &[u8], planes: usize) -> Vec<u8> {
         // A plane of noise would cost the time of compression twice and gain nothing.
         let promising = coded(sample).len() < sample.len() * 7 / 8;
         let coded = if promising { coded(&values) } else { Vec::new() };
-        let (method, body) =
-            if promising && coded.len() < values.len() { (CODED, &coded) } else { (STORED, &values) };
+        let (method, body) = if promising && coded.len() < values.len() { (CODED, &coded) } else { (STORED, &values) };
         out.push(method);
         out.extend_from_slice(&(body.len() as u64).to_le_bytes());
         out.extend_from_slice(body);

@@ -157,7 +157,7 @@ fn encode_words(symbols: &[u8], frequencies: &Frequencies, words: &mut Vec<u16>)
                 x >>= 16;
             }
             let quotient =
-                if step.frequency == 1 { x } else { (u128::from(step.inverse) * u128::from(x) >> 64) as u32 };
+                if step.frequency == 1 { x } else { ((u128::from(step.inverse) * u128::from(x)) >> 64) as u32 };
             let rest = x.wrapping_sub(quotient.wrapping_mul(step.frequency));
             *state = (quotient << FREQUENCY_BITS).wrapping_add(rest).wrapping_add(step.start);
         }

@@ -104,7 +104,7 @@ fn eden_oracle(bits: usize, centroids: &[f64], bytes: &[u8], count: usize) -> Ve
         };
         for row in 0..len {
             let term = |column: usize| {
-                let sign = if (row & column).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+                let sign = if (row & column).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
                 sign * centroids[code(column)]
             };
             let flip = word(key, (start / 64 + row / 64) as u64) >> (row % 64) & 1 == 1;

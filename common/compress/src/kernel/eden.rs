@@ -37,6 +37,7 @@ const INFINITY_BITS: u32 = 0x7f80_0000;
 
 /// The centroids of the Lloyd-Max quantiser for N(0, 1) (Max 1960, "Quantizing for minimum distortion", Table I), upper half; the
 /// lower half mirrors it. A test derives them anew.
+#[allow(clippy::excessive_precision, reason = "as the table has them")]
 const CENTROIDS: [&[f32]; 4] = [
     &[0.797_884_56],
     &[0.452_780_03, 1.510_417_6],
@@ -303,7 +304,7 @@ pub(crate) fn check(bits: u8, bytes: &[u8], count: usize, value_max_log2: i8) ->
     let value_max = power_of_two(value_max_log2.into()) as f32;
     let spared = |block: Block, scale: f32| Ok(scale * bound(bits, block.padded) <= value_max);
     for_each_block(bits, bytes, count, spared, |block, values| {
-        match values.iter().position(|value| !(value.abs() <= value_max)) {
+        match values.iter().position(|value| value.is_nan() || value.abs() > value_max) {
             Some(inside) => Err(DecodeError::OutOfRange { index: block.start + inside, value_max_log2 }),
             None => Ok(()),
         }

@@ -40,8 +40,11 @@ fn assert_near(found: &[f32], expected: &[f64], what: &str) {
     }
 }
 
+/// See [`SIZES`].
+type Sizes = (usize, usize, usize, usize, [usize; 2], usize, [usize; 2]);
+
 /// Channels, height, width, out, kernel, stride, padding: tails of every kind, many channels, signals, a kernel of 1.
-const SIZES: &[(usize, usize, usize, usize, [usize; 2], usize, [usize; 2])] = &[
+const SIZES: &[Sizes] = &[
     (1, 28, 28, 20, [5, 5], 1, [0, 0]),
     (20, 12, 12, 50, [5, 5], 1, [0, 0]),
     (3, 9, 7, 17, [3, 3], 2, [1, 1]),
