@@ -1,6 +1,7 @@
 //! Networks through the public interface: outputs, gradients, determinism, refusals, and what they learn.
 
 mod chains;
+mod conformance;
 mod determinism;
 mod forms;
 mod gradients;
