@@ -8,6 +8,7 @@ mod fleet;
 mod model;
 mod report;
 mod simulate;
+mod simulation;
 mod status;
 mod task_input;
 mod train;

@@ -12,7 +12,7 @@ use starling_data::{Dataset, Loaded};
 use starling_model::{Evaluated, Network, TrainPath};
 use starling_spec::TaskPlan;
 use starling_spec::random::device_key;
-use starling_update::Sealed;
+use starling_update::{Residual, Sealed, seal, seal_with_feedback};
 use starling_wire::{Address, DeviceId, UpdateReport};
 
 use crate::task_input::TaskInput;
@@ -26,9 +26,9 @@ pub(crate) struct World {
     /// What devices are told.
     pub(crate) plan: TaskPlan,
     /// The pooled data.
-    pub(crate) loaded: Loaded,
+    pub(crate) loaded: Arc<Loaded>,
     /// The devices, in the order of the partition.
-    pub(crate) devices: Vec<Device>,
+    pub(crate) devices: Arc<[Device]>,
 }
 
 /// One simulated device.
@@ -51,11 +51,35 @@ impl World {
                 starling_data::split_holdout(&rows, federation.holdout, input.seed, device_key(id.0));
             Device { id, train, holdout }
         });
-        Ok(Self { plan: input.plan.clone(), devices: devices.collect(), loaded })
+        Ok(Self { plan: input.plan.clone(), devices: devices.collect(), loaded: Arc::new(loaded) })
+    }
+
+    /// The same devices, for commands that must not see test data.
+    pub(crate) fn without_test(self) -> Self {
+        let loaded = Arc::into_inner(self.loaded).expect("a new world shares nothing yet");
+        Self { loaded: Arc::new(Loaded { test: None, ..loaded }), ..self }
+    }
+
+    /// The same devices and data under another plan, whose samples are of the same kind and shape: a network that was
+    /// compressed, other settings of local training.
+    pub(crate) fn with_plan(&self, plan: TaskPlan) -> Result<Self> {
+        let fits = (plan.kind, &plan.shape, plan.scale) == (self.plan.kind, &self.plan.shape, self.plan.scale);
+        anyhow::ensure!(fits, "the plan is about other samples than the devices have");
+        Ok(Self { plan, loaded: Arc::clone(&self.loaded), devices: Arc::clone(&self.devices) })
     }
 }
 
 impl Device {
+    /// The rows that it trains on.
+    pub(crate) fn training_rows(&self) -> &[u32] {
+        &self.train
+    }
+
+    /// The rows that it holds out.
+    pub(crate) fn held_out_rows(&self) -> &[u32] {
+        &self.holdout
+    }
+
     /// Whether there is anything to train on.
     pub(crate) fn has_training_rows(&self) -> bool {
         !self.train.is_empty()
@@ -77,6 +101,8 @@ pub(crate) enum Job {
         address: Address,
         /// The version's values.
         base: Arc<Vec<f32>>,
+        /// What the device owes from earlier rounds, where the codec keeps a residual.
+        residual: Option<Arc<Residual>>,
     },
     /// Evaluation on a device's own hold-out.
     HeldOut {
@@ -96,8 +122,8 @@ pub(crate) enum Job {
 
 /// What came of a [`Job`].
 pub(crate) enum Done {
-    /// An update.
-    Sealed(Sealed),
+    /// An update, and what the device owes once it is committed.
+    Sealed(Sealed, Option<Residual>),
     /// Figures.
     Evaluated(Evaluated),
 }
@@ -183,8 +209,8 @@ fn work(world: &World, network: &mut Option<Network>, job: Job) -> Result<Done> 
         none => none.insert(Network::new(&world.plan)?),
     };
     match job {
-        Job::Train { device, address, base } => {
-            train(world, network, &world.devices[device], address, &base).map(Done::Sealed)
+        Job::Train { device, address, base, residual } => {
+            train(world, network, &world.devices[device], address, &base, residual.as_deref())
         }
         Job::HeldOut { device, base } => {
             let rows = &world.devices[device].holdout;
@@ -198,7 +224,14 @@ fn work(world: &World, network: &mut Option<Network>, job: Job) -> Result<Done> 
 }
 
 /// What a device does in a round: local training, the delta, the seal.
-fn train(world: &World, network: &mut Network, device: &Device, address: Address, base: &[f32]) -> Result<Sealed> {
+fn train(
+    world: &World,
+    network: &mut Network,
+    device: &Device,
+    address: Address,
+    base: &[f32],
+    residual: Option<&Residual>,
+) -> Result<Done> {
     let key = device_key(device.id.0);
     let never = AtomicBool::new(false);
     let mut delta = base.to_vec();
@@ -213,6 +246,11 @@ fn train(world: &World, network: &mut Network, device: &Device, address: Address
         steps: outcome.steps,
     };
     let rounding = starling_update::rounding_key(world.plan.seed, device.id, address.round);
-    starling_update::seal(&report, &delta, world.plan.update.codec, rounding)
-        .with_context(|| format!("the update of device {} in {address} cannot be sent", device.id))
+    let codec = world.plan.update.codec;
+    let sealed = match residual {
+        None => seal(&report, &delta, codec, rounding).map(|sealed| Done::Sealed(sealed, None)),
+        Some(residual) => seal_with_feedback(&report, &delta, codec, rounding, residual)
+            .map(|(sealed, owed)| Done::Sealed(sealed, Some(owed))),
+    };
+    sealed.with_context(|| format!("the update of device {} in {address} cannot be sent", device.id))
 }

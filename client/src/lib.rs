@@ -22,6 +22,8 @@ pub mod burn_learner;
 pub mod command;
 pub mod config;
 pub mod learner;
+
+mod owed;
 pub mod policy;
 pub mod state;
 pub mod status;

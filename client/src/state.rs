@@ -18,6 +18,8 @@ use starling_protocol::participant::RUNS_MAX;
 use starling_store::{Batch, Store, StoreError};
 use starling_wire::{DeviceId, Digest, ModelRef, RunId, TaskId};
 
+use crate::owed::Owed;
+
 const HELD: &str = "held";
 const DEVICE: &str = "device";
 const IDENTITY: &str = "identity";
@@ -97,6 +99,7 @@ impl Shelf {
         let mut changed = !own;
         if !own {
             batch.put(DEVICE, IDENTITY, &device)?;
+            Owed::clear(&store, &mut batch)?;
         }
         // Runs only grow: of too many, the newest are worth keeping.
         let mut runs: Vec<(RunId, HeldRecord, String)> = Vec::new();
@@ -118,7 +121,8 @@ impl Shelf {
         if changed {
             store.commit(batch)?;
         }
-        let named: BTreeSet<String> = held.values().map(|held| held.record.reference.digest.to_string()).collect();
+        let mut named: BTreeSet<String> = held.values().map(|held| held.record.reference.digest.to_string()).collect();
+        named.extend(Owed::named(&store)?);
         for blob in store.blobs()?.into_iter().filter(|blob| !named.contains(blob)) {
             store.remove_blob(&blob)?;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use starling_net::{IncomingBlob, ReceiveError, TransferError, resume_offset};
 use starling_spec::TaskPlan;
-use starling_update::{codec_id, encoded_len};
+use starling_update::{codec_id, version_len};
 use starling_wire::{BlobHeader, BlobKind, Digest, Fetch, ModelRef, Refusal, RunId, TaskId};
 
 use crate::worker::parameters;
@@ -53,7 +53,7 @@ impl Downloads {
     ///
     /// `None` when the model's size or codec is not what the plan fixes (invariant 8): it is not asked for.
     pub(crate) fn begin(&mut self, task: TaskId, fetch: Fetch, base: ModelRef, plan: &TaskPlan) -> Option<Fetch> {
-        let length = encoded_len(plan.update.down, parameters(plan)?);
+        let length = version_len(plan.update.down, parameters(plan)?)?;
         if base.length != u64::try_from(length).ok()? || base.codec != codec_id(plan.update.down) {
             tracing::warn!(run = %fetch.run, version = base.version, "the model's size or codec is not the plan's");
             return None;

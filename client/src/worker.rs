@@ -4,6 +4,7 @@
 //! time, however many runs there are.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,11 +15,12 @@ use bytes::Bytes;
 use starling_protocol::participant::{Figures, JobId, JobOrder, RUNS_MAX};
 use starling_spec::TaskPlan;
 use starling_store::Store;
-use starling_update::{Sealed, Version, rounding_key, seal};
+use starling_update::{Sealed, Version, rounding_key, seal, seal_with_feedback};
 use starling_wire::{Decline, DeviceId, Digest, ModelRef, RoundKind, RunId};
 use tokio::sync::mpsc;
 
 use crate::learner::{Job, LearnError, Learner, with_causes};
+use crate::owed::Owed;
 use crate::state::{Source, Unsaved};
 
 /// Orders that may wait: for each run a job, one that was stopped and not yet taken off, and a model to rebuild.
@@ -32,7 +34,7 @@ pub(crate) enum Order {
     /// Turn a difference into a version.
     Rebuild { run: RunId, base: ModelRef, held: Source, difference: Bytes },
     /// Train or evaluate.
-    Work { order: JobOrder, device: DeviceId, model: Source, stop: Arc<AtomicBool> },
+    Work { order: JobOrder, device: DeviceId, model: Source, owed: Owed, stop: Arc<AtomicBool> },
     /// Put versions on the disk and give memory back.
     Release { store: Arc<Store>, unsaved: Vec<Unsaved> },
 }
@@ -66,11 +68,11 @@ impl Worker {
     }
 
     /// Hands a job to the thread. `false` when it cannot take any more.
-    pub(crate) fn work(&mut self, order: JobOrder, device: DeviceId, model: Source) -> bool {
+    pub(crate) fn work(&mut self, order: JobOrder, device: DeviceId, model: Source, owed: Owed) -> bool {
         let stop = Arc::new(AtomicBool::new(false));
         self.stops.insert(order.job, Arc::clone(&stop));
         let job = order.job;
-        let taken = self.submit(Order::Work { order, device, model, stop });
+        let taken = self.submit(Order::Work { order, device, model, owed, stop });
         if !taken {
             self.stops.remove(&job);
         }
@@ -136,10 +138,10 @@ fn carry_out(order: Order, learner: &dyn Learner) -> Option<Report> {
             Some(Report::Rebuilt { run, base, result: rebuilt })
         }
         Order::Work { stop, .. } if stop.load(Ordering::Relaxed) => None,
-        Order::Work { order, device, model, stop } => {
+        Order::Work { order, device, model, owed, stop } => {
             let job = order.job;
             let training = order.start.kind != RoundKind::Evaluate;
-            let worker = Work { order, device, model, stop, learner };
+            let worker = Work { order, device, model, owed, stop, learner };
             // A plan that makes the learner panic must not end the daemon: other runs go on.
             if training {
                 let result = catch_unwind(AssertUnwindSafe(|| worker.train())).unwrap_or(Err(Decline::TrainingFailed));
@@ -170,6 +172,7 @@ struct Work<'a> {
     order: JobOrder,
     device: DeviceId,
     model: Source,
+    owed: Owed,
     stop: Arc<AtomicBool>,
     learner: &'a dyn Learner,
 }
@@ -179,10 +182,19 @@ impl Work<'_> {
         let (job, base) = self.prepare()?;
         let trained = self.learner.train(&job, base, &self.stop).map_err(|error| self.declined(&error))?;
         let key = rounding_key(job.plan.seed, self.device, job.address.round);
-        match seal(&trained.report, &trained.delta, job.plan.update.codec, key) {
-            Ok(sealed) => Ok(Arc::new(sealed)),
-            Err(error) => Err(self.declined(&LearnError::Failed(Box::new(error)))),
+        let failed = |error: Box<dyn Error + Send + Sync>| self.declined(&LearnError::Failed(error));
+        let codec = job.plan.update.codec;
+        if !codec.keeps_residual() {
+            let sealed = seal(&trained.report, &trained.delta, codec, key).map_err(|error| failed(error.into()))?;
+            return Ok(Arc::new(sealed));
         }
+        // Durable before a byte leaves: what is sent must not be owed again after a crash.
+        let task = job.address.task;
+        let before = self.owed.before(task, &job.address, trained.delta.len()).map_err(|error| failed(error.into()))?;
+        let (sealed, then) = seal_with_feedback(&trained.report, &trained.delta, codec, key, &before)
+            .map_err(|error| failed(error.into()))?;
+        self.owed.pend(task, &job.address, &then).map_err(|error| failed(error.into()))?;
+        Ok(Arc::new(sealed))
     }
 
     fn evaluate(&self) -> Result<Figures, Decline> {

@@ -5,7 +5,7 @@ mod compress;
 mod evaluate;
 mod export;
 mod federated;
-mod file;
+pub(crate) mod file;
 mod import;
 mod init;
 mod inspect;

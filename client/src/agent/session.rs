@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
 use super::{Agent, CLOSE_WAIT, Ended, dial_failure};
+use crate::learner::with_causes;
+use crate::owed::Owed;
 use crate::status::{Connection, RunStatus};
 use crate::transfer::{Arrival, receive};
 use crate::worker::Order;
@@ -150,7 +152,7 @@ impl Agent {
                     let (job, start) = (order.job, order.start);
                     self.note_round(&start, &order.plan.name);
                     let source = self.shelf.source(start.address.run);
-                    if !source.is_some_and(|source| self.worker.work(order, self.device, source)) {
+                    if !source.is_some_and(|source| self.worker.work(order, self.device, source, self.owed())) {
                         let now_ms = self.now_ms();
                         self.participant.handle_trained(job, Err(Decline::ModelUnavailable), now_ms);
                         self.participant.handle_evaluated(job, Err(Decline::ModelUnavailable));
@@ -197,6 +199,7 @@ impl Agent {
             ToClient::RoundStart(start) => self.participant.handle_round_start(&start, now_ms),
             ToClient::RoundEnd(address, reason) => {
                 tracing::info!(%address, reason = reason.name(), "the round goes on without this device");
+                self.settle(&address, false);
                 self.participant.handle_round_end(address, reason);
             }
             ToClient::Verdict(verdict) => {
@@ -218,13 +221,27 @@ impl Agent {
         Ok(())
     }
 
+    /// What this device owes, for rounds whose codec keeps a residual.
+    fn owed(&self) -> Owed {
+        Owed::new(Arc::clone(self.shelf.store()))
+    }
+
+    /// Settles what is owed after a round; without a residual there is nothing to settle.
+    fn settle(&self, address: &Address, committed: bool) {
+        if let Err(error) = self.owed().settle(address.task, address, committed) {
+            tracing::error!(%address, error = with_causes(&error), "what the device owes could not be written down");
+        }
+    }
+
     fn note_verdict(&mut self, verdict: &Verdict) {
         match verdict {
             Verdict::Committed { address, version } => {
+                self.settle(address, true);
                 tracing::info!(%address, version, "committed");
                 self.status.updates_committed += 1;
             }
             Verdict::Refused { address, reason } => {
+                self.settle(address, false);
                 tracing::warn!(%address, %reason, "the update was refused");
                 self.status.updates_refused += 1;
             }
@@ -255,6 +272,7 @@ impl Agent {
             Transfer::Out(_, Err(TransferError::Closed(_))) => {}
             Transfer::Out(address, Err(TransferError::Refused(reason))) => {
                 tracing::warn!(%address, %reason, "the update was refused before it was read");
+                self.settle(&address, false);
                 let verdict = Verdict::Refused { address, reason };
                 self.participant.handle_verdict(&verdict, self.now_ms());
             }

@@ -20,6 +20,12 @@ pub enum EncodeError {
         /// The codec.
         codec: CodecSpec,
     },
+    /// A model version in a codec that is for updates only.
+    #[error("model versions do not travel in {codec}; use f32, f16 or q2 to q16")]
+    NotForVersions {
+        /// The codec.
+        codec: CodecSpec,
+    },
 }
 
 /// Bytes that are no vector of the codec, or one that the round's plan does not allow.
@@ -30,6 +36,16 @@ pub enum DecodeError {
     Length {
         /// What the codec and the count ask for.
         expected: usize,
+        /// What came.
+        got: usize,
+    },
+    /// The codec and the count bound the length.
+    #[error("an encoded vector of {got} bytes came where {min} to {max} were expected")]
+    LengthBounds {
+        /// The fewest bytes that there can be.
+        min: usize,
+        /// The most.
+        max: usize,
         /// What came.
         got: usize,
     },
@@ -56,7 +72,7 @@ impl DecodeError {
     /// The code under which a peer is refused for it.
     pub fn refusal(self) -> Refusal {
         match self {
-            Self::Length { .. } => Refusal::LengthMismatch,
+            Self::Length { .. } | Self::LengthBounds { .. } => Refusal::LengthMismatch,
             Self::NotFinite { .. } => Refusal::NotFinite,
             Self::OutOfRange { .. } => Refusal::OutOfRange,
             Self::Malformed(_) => Refusal::MalformedUpdate,

@@ -1,5 +1,7 @@
 //! The engine: a release, ready to run.
 
+use std::fmt;
+
 use starling_compress::Release;
 use starling_spec::shape::{Network, Node, Op};
 
@@ -20,7 +22,6 @@ const BATCH_MAX: usize = 64;
 const BATCH_VALUES_MAX: usize = 1 << 20;
 
 /// A release, ready to run on one thread.
-#[derive(Debug)]
 pub struct Engine {
     input_len: usize,
     output_len: usize,
@@ -107,6 +108,18 @@ impl Engine {
             Some(index) => Err(InferenceError::Token { index, value: features[index], tokens }),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Debug for Engine {
+    /// Sizes: its weights would fill pages.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("input_len", &self.input_len)
+            .field("output_len", &self.output_len)
+            .field("weight_bytes", &self.weight_bytes())
+            .field("level", &self.level())
+            .finish_non_exhaustive()
     }
 }
 

@@ -11,8 +11,39 @@
 //! | binary | signs | XNOR and popcount; batch normalisation and a sign become a threshold a unit |
 //! | binary | floats | as floats |
 //!
-//! Floats are rounded as `f32`, products of integers and signs are exact, and no output depends on how samples are batched.
-//! Nothing here reads a clock, entropy, a file or a socket (invariant 7), and it never trains.
+//! Which form a layer takes hangs on the release alone, never on the processor. Floats are rounded as `f32`, and a processor
+//! that fuses products with additions rounds a little differently from one that does not; products of integers and signs are
+//! exact, so that integer layers give the same levels everywhere. No output depends on how samples are batched.
+//!
+//! Every layer of the specification runs. Limits: a padded copy of a convolution's input has at most 2²⁶ values a sample, and
+//! an integer layer at most 65,792 inputs an output (more run in floats). Memory is the weights in the kernel's form
+//! ([`Engine::weight_bytes`]: a byte an integer, four a float, eight a sparse weight, a bit a sign) and a few times the largest
+//! activation of a batch of up to 64 samples. Nothing here reads a clock, entropy, a file or a socket (invariant 7), and it
+//! never trains.
+//!
+//! ```
+//! use starling_compress::{Compressed, Release};
+//! use starling_engine::{Engine, Inference, calibrate, multiply_accumulates};
+//! use starling_spec::layer::Linear;
+//! use starling_spec::{Layer, Scale, TaskKind};
+//!
+//! let release = Release {
+//!     name: "sum and difference".into(),
+//!     kind: TaskKind::Classification,
+//!     shape: vec![2],
+//!     scale: Scale::None,
+//!     layers: vec![Layer::Linear(Linear { out: 2, bias: false, binary: false })],
+//!     tensors: vec![Compressed::dense(vec![1.0, 1.0, 1.0, -1.0])],
+//!     inputs: vec![None],
+//! };
+//! let mut engine = Engine::new(&release)?;
+//! let mut outputs = Vec::new();
+//! engine.run_into(&[3.0, 1.0, 5.0, 5.0], &mut outputs)?;
+//! assert_eq!(outputs, [4.0, 2.0, 10.0, 0.0]);
+//! assert_eq!(multiply_accumulates(&release)?, 4);
+//! assert_eq!(calibrate(&release, &[3.0, 1.0])?[0].map(|range| (range.low, range.high)), Some((0.0, 3.0)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod buffers;
 mod calibrate;

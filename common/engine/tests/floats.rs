@@ -155,7 +155,8 @@ fn sparse_weights_give_what_the_oracle_gives() {
 
 #[test]
 fn every_way_to_write_weights_gives_what_the_oracle_gives() {
-    let forms: [fn(&[usize], Vec<f32>) -> Compressed; 5] = [
+    type Rewritten = fn(&[usize], Vec<f32>) -> Compressed;
+    let forms: [Rewritten; 5] = [
         |shape, values| releases::integer(shape, &values, 8),
         |shape, values| releases::integer(shape, &values, 3),
         |_, values| {

@@ -15,7 +15,6 @@
 mod releases;
 
 use releases::{integers, layers, preset_release, random_normals, release};
-use starling_compress::tensor::channel_of;
 use starling_compress::{Compressed, InputRange, Release, Values};
 use starling_engine::{Engine, Inference, Level, calibrate};
 use starling_spec::TaskKind::Classification;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use starling_compress::WeightMap;
 use starling_compress::method::binary::Binarised;
+use starling_compress::method::codebook::SharedWeights;
 use starling_compress::method::prune::Mask;
 use starling_compress::method::quantise::FakeQuantised;
 use starling_spec::WeightForm;
@@ -22,7 +23,7 @@ impl Forms {
     pub(crate) fn new(network: &Network, weights: WeightForm) -> Self {
         let integers = match weights {
             WeightForm::Integer(bits) => Some(FakeQuantised::new(network, bits)),
-            WeightForm::Free | WeightForm::Pruned => None,
+            WeightForm::Free | WeightForm::Pruned | WeightForm::Shared => None,
         };
         Self { integers, signs: binary(&network.nodes).then(|| Binarised::new(network)) }
     }
@@ -60,9 +61,15 @@ impl Forms {
     }
 }
 
-/// The mask that a training from `free` keeps, when its settings ask for `weights`.
-pub(crate) fn mask(network: &Network, weights: WeightForm, free: &[f32]) -> Option<Mask> {
-    (weights == WeightForm::Pruned).then(|| Mask::of_zeros(network, free))
+/// What a training from `free` holds to, when its settings ask for `weights`: the zeros, or the code books, that `free` has.
+pub(crate) fn held(network: &Network, weights: WeightForm, free: &[f32]) -> Vec<Box<dyn WeightMap>> {
+    match weights {
+        WeightForm::Free | WeightForm::Integer(_) => Vec::new(),
+        WeightForm::Pruned => vec![Box::new(Mask::of_zeros(network, free))],
+        WeightForm::Shared => {
+            vec![Box::new(Mask::of_zeros(network, free)), Box::new(SharedWeights::of_equals(network, free))]
+        }
+    }
 }
 
 /// Whether any layer computes with signs.

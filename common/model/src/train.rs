@@ -9,7 +9,7 @@ use starling_spec::shape;
 use starling_spec::{TaskKind, TrainSettings, WeightForm};
 
 use crate::error::ModelError;
-use crate::forms::{Forms, mask};
+use crate::forms::{Forms, held};
 use crate::forward::MaskKey;
 use crate::loss::{distil_classes, distil_values};
 use crate::network::{Buffers, Network, len_of_targets, score};
@@ -145,8 +145,8 @@ impl Network {
         let batch = if settings.batch == 0 { rows.len().max(1) } else { settings.batch };
         let steps_total = settings.epochs.saturating_mul(rows.len().div_ceil(batch));
         let forms = Forms::new(&shape, if tuning.map.is_some() { WeightForm::Free } else { settings.weights });
-        let mask = if tuning.map.is_some() { None } else { mask(&shape, settings.weights, free) };
-        let maps = tuning.map.into_iter().chain(mask.as_ref().map(|map| map as &dyn WeightMap)).chain(forms.maps());
+        let held = if tuning.map.is_some() { Vec::new() } else { held(&shape, settings.weights, free) };
+        let maps = tuning.map.into_iter().chain(held.iter().map(AsRef::as_ref)).chain(forms.maps());
         let mut weights = Weights::new(&shape.manifest, free, maps.collect());
         let mut optimiser = Optimiser::new(&settings, shape.manifest.tensors.len());
         let mut order = std::mem::take(&mut self.buffers.order);

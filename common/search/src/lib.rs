@@ -19,6 +19,7 @@
 
 mod candidate;
 mod choice;
+mod clustered;
 mod error;
 mod figures;
 mod front;
@@ -30,10 +31,12 @@ mod recipe;
 mod search;
 mod session;
 mod surgery;
+mod teachers;
 mod tuner;
 
 pub use candidate::Candidate;
 pub use choice::{Choice, choose, describe};
+pub use clustered::Clustered;
 pub use error::SearchError;
 pub use figures::{Figures, Limit, Limits, POINTS_LOST_DEFAULT};
 pub use front::front;
@@ -43,4 +46,5 @@ pub use local::{LocalTuner, VALIDATION_SHARE, validation_split};
 pub use method::{Effort, Method};
 pub use search::{Observer, Outcome, Settings, Stopwatch, search, synthetic_inputs};
 pub use surgery::Surgery;
+pub use teachers::train_teachers;
 pub use tuner::{Constraint, FineTune, Model, Tuner};

@@ -9,10 +9,12 @@ use starling_data::{Dataset, split_holdout};
 use starling_engine::Engine;
 use starling_model::{Evaluated, Network, Teacher, TrainPath, Tuning, evaluate_with};
 use starling_spec::shape::infer;
-use starling_spec::{Optimizer, Schedule, TaskKind, TaskPlan, TrainSettings, WeightForm};
+use starling_spec::{Optimizer, Schedule, TaskPlan, TrainSettings, WeightForm};
 
+use crate::clustered::Clustered;
 use crate::error::SearchError;
 use crate::surgery::Surgery;
+use crate::teachers::Teachers;
 use crate::tuner::{Constraint, FineTune, Model, Tuner};
 
 /// The share of the training rows that is kept from fitting and validated on: the customary 55,000 and 5,000 of MNIST.
@@ -56,22 +58,27 @@ pub struct LocalTuner<'a> {
     data: &'a Dataset,
     fit: Vec<u32>,
     validation: Vec<u32>,
-    teacher: Vec<f32>,
+    teachers: Teachers,
     tunings: u64,
     on_epoch: Box<dyn FnMut() + 'a>,
 }
 
 impl<'a> LocalTuner<'a> {
-    /// A tuner for `plan` over `data`, whose rows `fit` it may learn from and whose rows `validation` it judges on. `teacher`
-    /// are the full model's parameters; `on_epoch` is called after each pass over the data.
+    /// A tuner for `plan` over `data`, whose rows `fit` it may learn from and whose rows `validation` it judges on. Tuned
+    /// networks learn from the mean of the full networks with the parameters `teachers`, of which the first are the full model's own;
+    /// `on_epoch` is called after each pass over the data.
+    ///
+    /// # Errors
+    /// [`SearchError::Model`] when the plan describes no network.
     pub fn new(
         plan: &'a TaskPlan,
         data: &'a Dataset,
         (fit, validation): (Vec<u32>, Vec<u32>),
-        teacher: Vec<f32>,
+        teachers: Vec<Vec<f32>>,
         on_epoch: Box<dyn FnMut() + 'a>,
-    ) -> Self {
-        Self { plan, data, fit, validation, teacher, tunings: 0, on_epoch }
+    ) -> Result<Self, SearchError> {
+        let teachers = Teachers::new(plan, teachers).map_err(SearchError::model("building the full network"))?;
+        Ok(Self { plan, data, fit, validation, teachers, tunings: 0, on_epoch })
     }
 
     fn plan_of(&self, model: &Model) -> TaskPlan {
@@ -117,7 +124,8 @@ impl Tuner for LocalTuner<'_> {
 
     fn fine_tune(&mut self, model: &mut Model, tuning: &FineTune<'_>) -> Result<(), SearchError> {
         let mut network = self.network(model)?;
-        let (shape, mask, surgery) = (infer(self.plan.kind, &self.plan.shape, &model.layers)?, OnceCell::new(), OnceCell::new());
+        let shape = infer(self.plan.kind, &self.plan.shape, &model.layers)?;
+        let (mask, surgery, clustered) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
         let batch = BATCH.min(self.fit.len());
         let map: Option<&dyn WeightMap> = match tuning.constraint {
             Constraint::Free => None,
@@ -126,18 +134,16 @@ impl Tuner for LocalTuner<'_> {
                 let steps = tuning.epochs * self.fit.len().div_ceil(batch);
                 Some(surgery.get_or_init(|| Surgery::new(&shape, share, steps)))
             }
+            Constraint::Clustered(centroids) => {
+                Some(clustered.get_or_init(|| Clustered::new(&shape, &model.parameters, centroids)))
+            }
             Constraint::Shared(map) => Some(map),
         };
-        let full = Network::new(self.plan).map_err(SearchError::model("building the full network"))?;
-        let predict = full.predictor(&self.teacher).map_err(SearchError::model("reading the full model"))?;
-        let mut outputs = |features: &[f32]| predict(features);
+        let teachers = &mut self.teachers;
+        let mut outputs = |features: &[f32]| teachers.answer(features);
         #[allow(clippy::cast_possible_truncation, reason = "a share")]
         let share = tuning.distil as f32;
-        let teacher = (share > 0.0 && self.plan.kind != TaskKind::Regression).then_some(Teacher {
-            outputs: &mut outputs,
-            temperature: TEMPERATURE,
-            share,
-        });
+        let teacher = (share > 0.0).then_some(Teacher { outputs: &mut outputs, temperature: TEMPERATURE, share });
         self.tunings += 1;
         let on_epoch = &mut self.on_epoch;
         let settings = TrainSettings {

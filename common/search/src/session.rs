@@ -5,7 +5,7 @@ use starling_compress::method::{prune, quantise};
 use starling_compress::{Compressed, Release, Values};
 use starling_engine::{Engine, Inference};
 use starling_spec::manifest::ParamTensor;
-use starling_spec::shape::{Network, infer};
+use starling_spec::shape::{Network, Node, Op, infer};
 use starling_spec::{SpecError, TaskPlan};
 
 use crate::candidate::Candidate;
@@ -67,10 +67,10 @@ impl Session<'_> {
         mut weights: impl FnMut(usize, &ParamTensor, &[f32]) -> Compressed,
     ) -> Result<Release, SearchError> {
         let network = self.network(model)?;
-        let prunable = prune::prunable(&network);
+        let weighty = [prune::prunable(&network), binary_weights(&network)].concat();
         let tensors = network.manifest.tensors.iter().enumerate().map(|(index, tensor)| {
             let values = &model.parameters[tensor.range()];
-            if prunable.contains(&index) {
+            if weighty.contains(&index) {
                 return weights(index, tensor, values);
             }
             let is_bias = tensor.name.ends_with(".bias");
@@ -105,6 +105,11 @@ impl Session<'_> {
         self.observer.candidate(&candidate);
         self.candidates.push(candidate);
         Ok(lost)
+    }
+
+    /// Bytes of the candidate that was made last.
+    pub(crate) fn last_bytes(&self) -> usize {
+        self.candidates.last().map_or(0, |candidate| candidate.file.len())
     }
 
     /// Multiply-accumulates and median latency of `release`, where the engine runs it.
@@ -165,6 +170,12 @@ impl Session<'_> {
     }
 }
 
+/// How many weights of `model` can be pruned.
+pub(crate) fn prunable_weights(plan: &TaskPlan, model: &Model) -> Result<usize, SpecError> {
+    let network = infer(plan.kind, &plan.shape, &model.layers)?;
+    Ok(prune::prunable(&network).into_iter().map(|index| network.manifest.tensors[index].len()).sum())
+}
+
 /// `model` less `removal`.
 pub(crate) fn remove(
     plan: &TaskPlan,
@@ -190,4 +201,22 @@ pub(crate) fn sparse(values: &[f32], form: impl FnOnce(&[f32]) -> Values) -> Com
             Compressed { kept: Some(kept), values: form(&picked) }
         }
     }
+}
+
+/// The manifest indices of the weights of binary layers.
+pub(crate) fn binary_weights(network: &Network) -> Vec<usize> {
+    fn collect(nodes: &[Node], found: &mut Vec<usize>) {
+        for node in nodes {
+            match &node.op {
+                Op::Linear { weight, binary: true, .. }
+                | Op::Conv1d { weight, binary: true, .. }
+                | Op::Conv2d { weight, binary: true, .. } => found.push(*weight),
+                Op::Residual(nodes) => collect(nodes, found),
+                _ => {}
+            }
+        }
+    }
+    let mut found = Vec::new();
+    collect(&network.nodes, &mut found);
+    found
 }

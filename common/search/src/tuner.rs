@@ -29,6 +29,9 @@ pub enum Constraint<'a> {
     /// The worthiest share of all prunable weights is kept, all others are 0 at the end; which they are may change meanwhile
     /// (see [`crate::Surgery`]). A side that cannot do so prunes first and then holds the mask.
     Share(f64),
+    /// Each prunable tensor's kept weights take at most so many values, which move along (see [`crate::Clustered`]); weights that
+    /// are 0 stay 0.
+    Clustered(usize),
     /// The members of a cluster move together, and pruned weights stay 0.
     Shared(&'a SharedWeights),
 }

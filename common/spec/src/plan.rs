@@ -9,7 +9,7 @@ use crate::layer::Layer;
 use crate::manifest::ParamManifest;
 use crate::preset;
 use crate::shape::infer;
-use crate::task::{Backend, Scale, TaskFile, TaskKind, TrainSettings};
+use crate::task::{Backend, Scale, TaskFile, TaskKind, TrainSettings, down_checked};
 
 /// What a device has to know to take part: nothing of where its data lie, everything of how to train on them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub struct TaskPlan {
 pub struct UpdateSettings {
     /// The codec of updates.
     pub codec: CodecSpec,
-    /// The codec of model versions.
+    /// The codec of model versions: one that [`CodecSpec::encodes_versions`].
     pub down: CodecSpec,
     /// The largest magnitude of one value is `2^value_max_log2`.
     pub value_max_log2: i8,
@@ -114,9 +114,10 @@ impl TaskPlan {
     /// The plan in `json`, checked as a peer's.
     ///
     /// # Errors
-    /// [`SpecError`] when it is no plan or its layers do not fit.
+    /// [`SpecError`] when it is no plan, its layers do not fit, or versions do not travel in its `down`.
     pub fn from_json(json: &[u8]) -> Result<Self, SpecError> {
         let plan: Self = serde_json::from_slice(json).map_err(|error| SpecError::Toml(error.to_string()))?;
+        down_checked(plan.update.down)?;
         plan.manifest()?;
         Ok(plan)
     }

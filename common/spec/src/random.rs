@@ -37,6 +37,8 @@ pub enum Purpose {
     Noise = 7,
     /// Splitting data into training and test or hold-out.
     Split = 8,
+    /// The signs of a random rotation.
+    Rotate = 9,
 }
 
 /// A stream of random words.

@@ -238,6 +238,9 @@ pub enum WeightForm {
     Free,
     /// A weight that is 0 when training begins stays 0: the mask of a pruned model holds.
     Pruned,
+    /// As `pruned`, and the weights of a tensor that are equal when training begins stay equal: a code book is tuned. Tensors with
+    /// more than 256 values that differ are held to their mask alone.
+    Shared,
     /// The network computes with symmetric integers of this many bits (2 to 8), a scale an output; training moves real weights
     /// behind them, and gradients pass straight through (Jacob et al. 2018, §3).
     Integer(u8),
@@ -254,10 +257,12 @@ impl TryFrom<String> for WeightForm {
     type Error = SpecError;
 
     fn try_from(text: String) -> Result<Self, SpecError> {
-        let wrong = || SpecError::value("train.weights", format!("{text:?}"), "expected free, pruned, or int2 to int8");
+        let wrong =
+            || SpecError::value("train.weights", format!("{text:?}"), "expected free, pruned, shared, or int2 to int8");
         match text.as_str() {
             "free" => Ok(Self::Free),
             "pruned" => Ok(Self::Pruned),
+            "shared" => Ok(Self::Shared),
             _ => match text.strip_prefix("int").and_then(|bits| bits.parse().ok()) {
                 Some(bits @ 2..=8) => Ok(Self::Integer(bits)),
                 _ => Err(wrong()),
@@ -271,6 +276,7 @@ impl From<WeightForm> for String {
         match form {
             WeightForm::Free => "free".into(),
             WeightForm::Pruned => "pruned".into(),
+            WeightForm::Shared => "shared".into(),
             WeightForm::Integer(bits) => format!("int{bits}"),
         }
     }
@@ -415,7 +421,7 @@ pub enum Strategy {
 pub struct UpdateSection {
     /// The codec of updates.
     pub codec: CodecSpec,
-    /// The codec of model versions on their way down.
+    /// The codec of model versions on their way down: f32, f16 or qB.
     pub down: CodecSpec,
     /// Devices that hold the version before get the next one as a lossless difference. It saves bytes and costs CPU on both
     /// sides; f32 versions differ in nearly every byte and are always sent whole.
@@ -430,6 +436,14 @@ impl Default for UpdateSection {
     fn default() -> Self {
         Self { codec: CodecSpec::F32, down: CodecSpec::F32, difference: true, value_max: 16.0, weight_max: 1 << 20 }
     }
+}
+
+/// Whether model versions may travel in `down`.
+pub(crate) fn down_checked(down: CodecSpec) -> Result<(), SpecError> {
+    if down.encodes_versions() {
+        return Ok(());
+    }
+    Err(SpecError::value("update.down", format!("{:?}", down.to_string()), "versions travel as f32, f16, or q2 to q16"))
 }
 
 impl TaskFile {
@@ -507,6 +521,15 @@ impl TaskFile {
         if !(0.0..1.0).contains(&self.train.momentum) {
             return Err(SpecError::value("train.momentum", self.train.momentum, "expected at least 0 and below 1"));
         }
+        let held = matches!(self.train.weights, WeightForm::Pruned | WeightForm::Shared);
+        if held && !matches!(self.update.down, CodecSpec::F32 | CodecSpec::F16) {
+            return Err(SpecError::value(
+                "update.down",
+                self.update.down,
+                "train.weights = \"pruned\" and \"shared\" need f32 or f16: coarser versions round small weights to 0",
+            ));
+        }
+        down_checked(self.update.down)?;
         if !(self.update.value_max >= 2f64.powi(-20) && self.update.value_max <= 2f64.powi(20)) {
             return Err(SpecError::value("update.value_max", self.update.value_max, "expected 2^-20 to 2^20"));
         }
@@ -571,6 +594,29 @@ mod tests {
     fn an_unknown_key_is_named() {
         let error = with("train.learning_rate", "1").expect_err("unknown");
         assert!(error.to_string().contains("learning_rate"), "{error}");
+    }
+
+    #[test]
+    fn a_mask_is_not_left_to_a_coarse_version() {
+        let set = |down: &str| {
+            let overrides = [("train.weights", "pruned"), ("update.down", down)];
+            TaskFile::parse(TASK, &overrides.map(|(key, value)| (key.into(), value.into())))
+        };
+        assert!(set("f16").is_ok());
+        assert!(set("q8").expect_err("coarse").to_string().starts_with("update.down = q8: "));
+    }
+
+    #[test]
+    fn versions_travel_only_in_codecs_of_fixed_length() {
+        for codec in ["eden:1", "topk:0.04", "q8+ec"] {
+            let task = with("update.codec", codec).expect("an update may");
+            assert_eq!(task.update.codec.to_string(), codec);
+            let error = with("update.down", codec).expect_err("a version may not");
+            assert_eq!(
+                error.to_string(),
+                format!("update.down = \"{codec}\": versions travel as f32, f16, or q2 to q16")
+            );
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What an aggregator lets into its fold: everything that could go wrong is found here.
 
 use bytes::Bytes;
-use starling_compress::{check, codec_spec};
+use starling_compress::{check, codec_id};
 use starling_wire::frame::{self, FRAME_LENGTH_BYTES};
 use starling_wire::limits::PREAMBLE_BYTES_MAX;
 use starling_wire::{BlobHeader, BlobKind, DeviceId, Digest, Refusal, UpdateReport};
@@ -27,10 +27,10 @@ pub fn admit_header(header: &BlobHeader, numerics: &Numerics) -> Result<(), Refu
     if header.kind != BlobKind::Update {
         return Err(Refusal::UnexpectedFrame);
     }
-    if codec_spec(header.codec) != Some(numerics.codec()) {
+    if header.codec != codec_id(numerics.codec()) {
         return Err(Refusal::CodecMismatch);
     }
-    if header.length != numerics.update_body_length() {
+    if !numerics.update_body_length_bounds().contains(&header.length) {
         return Err(Refusal::LengthMismatch);
     }
     Ok(())

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! What holds here: the fold is a function of the *set* of admitted updates (invariant 1), a device is in it at most once
-//! (invariant 2), and [`Sealed`] and [`Admitted`] can only be made by [`seal`] and [`admit`] (invariant 3). A body's length is
-//! fixed by the plan and compared before the body is read (invariant 8). Nothing reads a clock, entropy, a file or a socket
+//! (invariant 2), and [`Sealed`] and [`Admitted`] can only be made by [`seal`] (or
+//! [`seal_with_feedback`]) and [`admit`] (invariant 3). A body's length is
+//! fixed or bounded by the plan and compared before the body is read (invariant 8). Nothing reads a clock, entropy, a file or a socket
 //! (invariant 7).
 //!
 //! What it is not: it does not know which devices a round has selected or whether the round is open; the protocol does.
@@ -39,14 +40,16 @@
 mod admitted;
 mod fold;
 mod numerics;
+mod residual;
 mod sealed;
 mod version;
 
 pub use admitted::{Admitted, admit, admit_header};
 pub use fold::{Fold, FoldError, Partial};
 pub use numerics::{Numerics, NumericsError};
-pub use sealed::{SealError, Sealed, rounding_key, seal};
+pub use residual::{RESIDUAL_FRACTION_BITS, Residual, ResidualError};
+pub use sealed::{SealError, Sealed, rounding_key, seal, seal_with_feedback};
 pub use starling_compress::{
-    CodecSpec, DecodeError, EncodeError, FixedPoint, codec_id, codec_spec, difference, encoded_len,
+    CodecSpec, DecodeError, EncodeError, FixedPoint, codec_id, codec_spec, difference, encoded_len_bounds,
 };
-pub use version::{Version, VersionError};
+pub use version::{Version, VersionError, version_len};

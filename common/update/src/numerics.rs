@@ -1,6 +1,8 @@
 //! The numbers that a run's plan fixes for all its updates.
 
-use starling_compress::{CodecSpec, FixedPoint, FixedPointError, encoded_len};
+use std::ops::RangeInclusive;
+
+use starling_compress::{CodecSpec, FixedPoint, FixedPointError, encoded_len_bounds};
 use starling_spec::UpdateSettings;
 use starling_wire::limits::{PARAMETERS_MAX, WEIGHT_MAX};
 
@@ -72,8 +74,10 @@ impl Numerics {
         self.cohort_max
     }
 
-    /// The exact length of an update's body: preamble and payload.
-    pub fn update_body_length(&self) -> u64 {
-        (PREAMBLE_BYTES + encoded_len(self.codec, self.parameters)) as u64
+    /// The fewest and the most bytes of an update's body, preamble and payload: equal where codec and parameter count fix
+    /// the length.
+    pub fn update_body_length_bounds(&self) -> RangeInclusive<u64> {
+        let payload = encoded_len_bounds(self.codec, self.parameters);
+        (PREAMBLE_BYTES + payload.start()) as u64..=(PREAMBLE_BYTES + payload.end()) as u64
     }
 }

@@ -7,9 +7,11 @@
 //! ```
 
 use bytes::Bytes;
-use starling_compress::{CodecSpec, EncodeError, Rounding, codec_id, encode_into, encoded_len};
+use starling_compress::{CodecSpec, EncodeError, Rounding, codec_id, decode_into, encode_into, encoded_len_bounds};
 use starling_spec::random::{Purpose, Random};
 use starling_wire::{Address, BlobHeader, BlobKind, DeviceId, Digest, FrameError, UpdateReport};
+
+use crate::residual::Residual;
 
 /// Bytes of a [`UpdateReport`] in the frame codec: three fixed 32-bit fields.
 const REPORT_BYTES: usize = 12;
@@ -31,12 +33,20 @@ pub enum SealError {
     /// The delta cannot be encoded.
     #[error("the update cannot be encoded")]
     Encode(#[from] EncodeError),
+    /// A residual of another model.
+    #[error("a residual of {got} parameters came with a delta of {expected}; start from an empty one")]
+    Residual {
+        /// The delta's parameters.
+        expected: usize,
+        /// The residual's.
+        got: usize,
+    },
     /// The report cannot be encoded.
     #[error("the update's report cannot be encoded")]
     Report(#[from] FrameError),
 }
 
-/// An update, ready to leave the device. Only [`seal`] makes one (invariant 3).
+/// An update, ready to leave the device. Only [`seal`] and [`seal_with_feedback`] make one (invariant 3).
 #[derive(Debug, Clone)]
 pub struct Sealed {
     report: UpdateReport,
@@ -64,12 +74,39 @@ pub fn seal(report: &UpdateReport, delta: &[f32], codec: CodecSpec, rounding_key
     if !report.train_loss.is_finite() {
         return Err(SealError::Loss(report.train_loss));
     }
-    let mut bytes = Vec::with_capacity(PREAMBLE_BYTES + encoded_len(codec, delta.len()));
+    let mut bytes = Vec::with_capacity(PREAMBLE_BYTES + encoded_len_bounds(codec, delta.len()).end());
     bytes.extend_from_slice(&starling_wire::encode(report)?);
     debug_assert_eq!(bytes.len(), PREAMBLE_BYTES, "a report has fixed-size fields only");
     encode_into(codec, delta, Rounding::Stochastic { key: rounding_key }, &mut bytes)?;
     let digest = Digest::of(&bytes);
     Ok(Sealed { report: *report, codec, bytes: Bytes::from(bytes), digest })
+}
+
+/// Seals `delta + residual` and gives what that leaves owed: in units of 2⁻⁴⁰, what `Sealed` decodes to and the new residual
+/// are together exactly `delta + residual`. For codecs that [`CodecSpec::keeps_residual`]; others may have it too.
+///
+/// The caller puts the new residual in the old one's place when the update is committed, and keeps the old one otherwise.
+///
+/// # Errors
+/// [`SealError`] as [`seal`], and for a residual of another length or one that has grown beyond all bounds.
+///
+/// # Panics
+/// Never: what is decoded was encoded here.
+pub fn seal_with_feedback(
+    report: &UpdateReport,
+    delta: &[f32],
+    codec: CodecSpec,
+    rounding_key: u64,
+    residual: &Residual,
+) -> Result<(Sealed, Residual), SealError> {
+    if residual.len() != delta.len() {
+        return Err(SealError::Residual { expected: delta.len(), got: residual.len() });
+    }
+    let owed = residual.clone().owed(delta, codec)?;
+    let mut values = owed.rounded();
+    let sealed = seal(report, &values, codec, rounding_key)?;
+    decode_into(codec, &sealed.bytes[PREAMBLE_BYTES..], &mut values).expect("the bytes were encoded here");
+    Ok((sealed, owed.less(&values, codec)?))
 }
 
 impl Sealed {

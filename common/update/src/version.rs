@@ -16,6 +16,14 @@ pub enum VersionError {
     /// A codec that this build does not know.
     #[error("model version {0} uses a codec that is not spoken here; update this side")]
     Codec(u64),
+    /// A codec in which only updates travel.
+    #[error("model version {version} is encoded in {codec}, which is for updates only")]
+    UpdatesOnly {
+        /// The version.
+        version: u64,
+        /// The codec.
+        codec: CodecSpec,
+    },
     /// More parameters than any model here has.
     #[error("a model of {0} parameters is larger than any allowed one ({PARAMETERS_MAX})")]
     Parameters(usize),
@@ -43,14 +51,20 @@ pub struct Version {
     digest: Digest,
 }
 
+/// The bytes of a version of `count` parameters; `None` for codecs in which no version travels.
+pub fn version_len(codec: CodecSpec, count: usize) -> Option<usize> {
+    if codec.encodes_versions() { encoded_len(codec, count) } else { None }
+}
+
 impl Version {
     /// Encodes `master` as version `number`. The same master and codec give the same bytes again, so a restart may publish what
     /// it reads back.
     ///
     /// # Errors
-    /// [`EncodeError`] when the model has left the codec's range.
+    /// [`EncodeError`] when the model has left the codec's range, or the codec is none for versions.
     pub fn publish(number: u64, master: Vec<f32>, codec: CodecSpec) -> Result<Self, EncodeError> {
-        let mut encoded = Vec::with_capacity(encoded_len(codec, master.len()));
+        let length = version_len(codec, master.len()).ok_or(EncodeError::NotForVersions { codec })?;
+        let mut encoded = Vec::with_capacity(length);
         encode_into(codec, &master, Rounding::Nearest, &mut encoded)?;
         let digest = Digest::of(&encoded);
         Ok(Self { number, master, codec, encoded: Bytes::from(encoded), digest })
@@ -119,7 +133,7 @@ impl Version {
         if count > PARAMETERS_MAX {
             return Err(VersionError::Parameters(count));
         }
-        let expected = encoded_len(codec, count);
+        let expected = version_len(codec, count).ok_or(VersionError::UpdatesOnly { version, codec })?;
         if bytes.len() != expected {
             let source = DecodeError::Length { expected, got: bytes.len() };
             return Err(VersionError::Decode { version, source });

@@ -71,6 +71,13 @@ impl Digest {
         Self::from_ring(&ring::digest::digest(&ring::digest::SHA256, bytes))
     }
 
+    /// The SHA-256 of all `parts`, one after the other.
+    pub fn of_parts(parts: &[&[u8]]) -> Self {
+        let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+        parts.iter().for_each(|part| context.update(part));
+        Self::from_ring(&context.finish())
+    }
+
     /// The same digest as ring computed it, for callers that hash as the bytes arrive.
     pub fn from_ring(digest: &ring::digest::Digest) -> Self {
         let mut bytes = [0u8; 32];

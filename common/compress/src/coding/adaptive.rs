@@ -13,8 +13,8 @@ const LOGIT_ONE: f64 = 256.0;
 const LOGIT_MAX: i32 = 2815;
 
 /// Steps of the squashing table: each 1/8 of a unit of log-odds.
-const SQUASH_STEP: i32 = 32;
-const SQUASH_LEN: usize = (2 * LOGIT_MAX / SQUASH_STEP) as usize + 3;
+const SQUASH_STEP: u32 = 32;
+const SQUASH_LEN: usize = 2 * LOGIT_MAX as usize / SQUASH_STEP as usize + 3;
 
 /// The natural logarithm for the tables: only additions, multiplications and divisions, so every compiler gives the same.
 const fn ln(value: f64) -> f64 {
@@ -56,16 +56,16 @@ const fn exp(value: f64) -> f64 {
 }
 
 /// Log-odds of (index + ½)/4096, for the middle of the range; the ends are finer.
-const STRETCH_MIDDLE: [i16; 4096] = stretch_table(4096.0);
-/// Log-odds of (index + ½)/65536, below 1/16.
-const STRETCH_END: [i16; 4096] = stretch_table(65536.0);
+const STRETCH_MIDDLE: [i16; 4096] = stretch_table(4096.0, 0.5);
+/// Log-odds of index/65536, below 1/16.
+const STRETCH_END: [i16; 4096] = stretch_table(65536.0, 0.0);
 
 #[allow(clippy::cast_possible_truncation, reason = "log-odds are below 2816 in magnitude")]
-const fn stretch_table(of: f64) -> [i16; 4096] {
-    let mut table = [0; 4096];
-    let mut index = 0;
+const fn stretch_table(of: f64, middle: f64) -> [i16; 4096] {
+    let mut table = [-LOGIT_MAX as i16; 4096];
+    let mut index = 1;
     while index < 4096 {
-        let share = (index as f64 + 0.5) / of;
+        let share = (index as f64 + middle) / of;
         let logit = ln(share / (1.0 - share)) * LOGIT_ONE;
         table[index] = (if logit < 0.0 { logit - 0.5 } else { logit + 0.5 }) as i16;
         index += 1;
@@ -92,8 +92,8 @@ pub(crate) fn stretch(one: u32) -> i32 {
     let table = |table: &[i16; 4096], index: u32| i32::from(table[index as usize & 4095]);
     if one < ONE / 16 {
         table(&STRETCH_END, one)
-    } else if one >= ONE - ONE / 16 {
-        -table(&STRETCH_END, ONE - 1 - one)
+    } else if one > ONE - ONE / 16 {
+        -table(&STRETCH_END, ONE - one)
     } else {
         table(&STRETCH_MIDDLE, one >> 4)
     }
@@ -103,10 +103,11 @@ pub(crate) fn stretch(one: u32) -> i32 {
 #[inline]
 #[allow(clippy::cast_sign_loss, reason = "log-odds are clamped to ±LOGIT_MAX, probabilities lie above 0")]
 pub(crate) fn squash(logit: i32) -> u32 {
-    let from_low = logit.clamp(-LOGIT_MAX, LOGIT_MAX) + LOGIT_MAX;
+    let from_low = logit.clamp(-LOGIT_MAX, LOGIT_MAX).wrapping_add(LOGIT_MAX) as u32;
     let index = (from_low / SQUASH_STEP) as usize;
-    let within = from_low % SQUASH_STEP;
-    let one = SQUASH[index] + (SQUASH[index + 1] - SQUASH[index]) * within / SQUASH_STEP;
+    let within = (from_low % SQUASH_STEP) as i32;
+    let (below, above) = (SQUASH[index], SQUASH[index + 1]);
+    let one = below.wrapping_add(above.wrapping_sub(below).wrapping_mul(within) >> 5);
     one.clamp(1, 65535) as u32
 }
 
@@ -148,8 +149,8 @@ impl Slot {
         let seen = self.0 & 1023;
         let one = i64::from(self.0 >> 10);
         let target = if bit { (1 << 22) - 1 } else { 0 };
-        let one = one + (((target - one) * i64::from(RATES[seen as usize])) >> 16);
-        self.0 = (one as u32) << 10 | (seen + 1).min(limit);
+        let step = (target - one).wrapping_mul(i64::from(RATES[seen as usize])) >> 16;
+        self.0 = (one.wrapping_add(step) as u32) << 10 | seen.wrapping_add(1).min(limit);
     }
 }
 
@@ -157,7 +158,7 @@ impl Slot {
 #[inline]
 pub(crate) fn code_slot(coder: &mut impl Coder, slot: &mut Slot, bit: bool) -> bool {
     let bit = coder.code(bit, slot.one());
-    slot.learn(bit, 255);
+    slot.learn(bit, 1023);
     bit
 }
 
@@ -179,15 +180,18 @@ impl<const N: usize> Mixer<N> {
     #[allow(clippy::cast_possible_truncation, reason = "log-odds are clamped before they are narrowed")]
     pub(crate) fn code(&mut self, coder: &mut impl Coder, case: usize, logits: &[i32; N], bit: bool) -> bool {
         let weights = &mut self.weights[case];
-        let sum: i64 = weights.iter().zip(logits).map(|(weight, logit)| i64::from(*weight) * i64::from(*logit)).sum();
+        // Weights stay below 2^20 and log-odds below 2^12: nothing wraps.
+        let product = |(weight, logit): (&i32, &i32)| i64::from(*weight).wrapping_mul(i64::from(*logit));
+        let sum = weights.iter().zip(logits).map(product).fold(0i64, i64::wrapping_add);
         let logit = (sum >> 16).clamp(i64::from(-LOGIT_MAX), i64::from(LOGIT_MAX)) as i32;
         let one = squash(logit);
         let bit = coder.code(bit, one);
-        let error = (if bit { 65535 } else { 0 }) - one as i32;
+        let error = (if bit { 65535 } else { 0i32 }).wrapping_sub(one as i32);
+        let rate = i64::from(self.rate);
         for (weight, logit) in weights.iter_mut().zip(logits) {
             // error · logit lies below 2^28; a rate is below 2^5.
-            let step = (i64::from(error) * i64::from(*logit) * i64::from(self.rate)) >> 20;
-            *weight = (*weight + step as i32).clamp(-(1 << 20), 1 << 20);
+            let step = i64::from(error).wrapping_mul(i64::from(*logit)).wrapping_mul(rate) >> 20;
+            *weight = weight.wrapping_add(step as i32).clamp(-(1 << 20), 1 << 20);
         }
         bit
     }

@@ -11,17 +11,21 @@ pub(crate) struct BitWriter {
 }
 
 impl BitWriter {
-    /// Writes the lowest `count` bits of `bits`.
+    /// Writes the lowest `count` bits of `bits`, at most 32.
+    #[allow(clippy::cast_possible_truncation, reason = "bytes are cut out of an integer on purpose")]
     pub(crate) fn write(&mut self, bits: u32, count: u32) {
-        for place in (0..count).rev() {
+        let mut left = count;
+        while left > 0 {
             if self.used == 0 {
                 self.bytes.push(0);
             }
-            let bit = u8::from(bits >> place & 1 == 1);
+            let some = left.min(8 - self.used);
+            left -= some;
+            let part = (bits >> left & ((1 << some) - 1)) << (8 - self.used - some);
             if let Some(last) = self.bytes.last_mut() {
-                *last |= bit << (7 - self.used);
+                *last |= part as u8;
             }
-            self.used = (self.used + 1) % 8;
+            self.used = (self.used + some) % 8;
         }
     }
 
@@ -40,9 +44,13 @@ impl BitWriter {
     }
 
     /// Appends another's bits.
+    #[allow(clippy::cast_possible_truncation, reason = "at most eight bits")]
     pub(crate) fn append(&mut self, other: &Self) {
-        for position in 0..other.len() {
-            self.write(u32::from(other.bytes[position / 8] >> (7 - position % 8)), 1);
+        let mut left = other.len();
+        for byte in &other.bytes {
+            let some = left.min(8);
+            left -= some;
+            self.write(u32::from(*byte >> (8 - some)), some as u32);
         }
     }
 
@@ -72,12 +80,18 @@ impl<'a> BitReader<'a> {
     }
 
     /// The next `count` bits, at most 32.
+    #[allow(clippy::cast_possible_truncation, reason = "at most 32 bits are left after the shift")]
     pub(crate) fn read(&mut self, count: u32) -> Result<u32, Malformed> {
-        let mut value = 0;
-        for _ in 0..count {
-            value = value << 1 | u32::from(self.bit()?);
+        self.expect(1, count)?;
+        let start = self.position / 8;
+        let mut window = [0u8; 8];
+        for (window, byte) in window.iter_mut().zip(&self.bytes[start..]) {
+            *window = *byte;
         }
-        Ok(value)
+        let skip = (self.position % 8) as u32;
+        self.position += count as usize;
+        // 7 bits to skip and 32 to read lie within 64; a shift by 64, for no bits, gives none.
+        Ok((u64::from_be_bytes(window) << skip).checked_shr(64 - count).unwrap_or(0) as u32)
     }
 
     /// A number that [`BitWriter::write_number`] wrote.

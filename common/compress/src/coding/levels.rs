@@ -27,7 +27,7 @@ const BITS_MAX: u32 = 16;
 /// As many of the highest learn.
 const LEARNT: u32 = 8;
 
-const LIMIT: u32 = 255;
+const LIMIT: u32 = 700;
 
 /// A weight to code: its flat index, and its level.
 pub(crate) type Level = (u32, i32);
@@ -36,13 +36,13 @@ pub(crate) type Level = (u32, i32);
 /// `zero`, levels may be 0; otherwise magnitudes begin at 1. A decoder fills them.
 pub(crate) fn code(coder: &mut impl Coder, grid: &Grid, bits: u32, zero: bool, levels: &mut [Level]) {
     let bits = bits.min(BITS_MAX);
-    let fresh = Slot::new(ONE / 2, 0);
+    let fresh = Slot::new(ONE / 2, 1);
     let mut known = vec![0i32; grid.len()];
     let mut model = Model {
         signs: [vec![fresh; 32], vec![fresh; grid.outputs], vec![fresh; grid.inputs()]],
-        sign_mixer: Mixer::new(4, [20000; 3], 6),
-        nodes: vec![fresh; (1 << LEARNT) * 17],
-        magnitude_mixer: Mixer::new(LEARNT as usize, [20000; 4], 6),
+        sign_mixer: Mixer::new(4, [50_000, 10_000, 0], 30),
+        nodes: vec![fresh; 17 << bits.min(LEARNT)],
+        magnitude_mixer: Mixer::new(LEARNT as usize, [20_000, 19_000, 11_000, 0], 30),
         outputs: vec![(0, 0); grid.outputs],
     };
     for (index, level) in levels {
@@ -129,7 +129,7 @@ impl Model {
         let mut node = 1usize;
         for depth in 0..learnt {
             let bit = magnitude >> (raw + learnt - 1 - depth) & 1 == 1;
-            let at = |context: usize| context << LEARNT | node;
+            let at = |context: usize| context << learnt | node;
             let mut logits = [256; 4];
             for (logit, context) in logits.iter_mut().zip(contexts) {
                 *logit = stretch(self.nodes[at(context)].one());

@@ -22,3 +22,6 @@ pub(crate) mod relative;
 /// Bytes that no encoder writes. Whoever knows the tensor's name adds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed(pub(crate) &'static str);
+
+#[cfg(test)]
+mod tests;

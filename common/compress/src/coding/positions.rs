@@ -42,9 +42,9 @@ const FIELD_MAX: u8 = 23;
 const BUCKETS: usize = 32;
 
 /// What a slot's start counts as, in decisions; and from when on old decisions fade.
-const START_SEEN: u32 = 8;
-const INHERITED_SEEN: u32 = 60;
-const LIMIT: u32 = 400;
+const START_SEEN: u32 = 5;
+const INHERITED_SEEN: u32 = 80;
+const LIMIT: u32 = 700;
 
 /// Codes which weights of `grid` are `kept`; `total` says how many, and `degrees` how many weights each channel's maker keeps.
 ///
@@ -63,7 +63,7 @@ pub(crate) fn code(coder: &mut impl Coder, grid: &Grid, degrees: Option<&[u32]>,
         field_output: vec![fresh; (usize::from(FIELD_MAX) + 1) * BUCKETS],
         field_input: vec![fresh; (usize::from(FIELD_MAX) + 1) * BUCKETS],
         together: vec![fresh; BUCKETS * BUCKETS],
-        mixer: Mixer::new(16, [9000, 9000, 9000, 9000, 9000, 0, 0], 5),
+        mixer: Mixer::new(16, [9500, 9000, 4000, 10_000, 30_000, 0, 0], 6),
     };
     let mut left = total;
     let mut field = vec![0u8; grid.outputs];
@@ -105,9 +105,10 @@ struct Model {
 }
 
 /// Log-odds in 32 steps.
+#[inline]
 #[allow(clippy::cast_sign_loss, reason = "log-odds lie above −2816")]
-fn bucket(slot: Slot) -> usize {
-    ((stretch(slot.one()) + 2816) / 176).clamp(0, 31) as usize
+fn bucket(logit: i32) -> usize {
+    ((logit.wrapping_add(2816)) as u32 / 176) as usize & (BUCKETS - 1)
 }
 
 impl Model {
@@ -134,7 +135,8 @@ impl Model {
         degree: Option<u32>,
         bit: bool,
     ) -> bool {
-        let (of_output, of_input) = (bucket(self.outputs[output]), bucket(self.inputs[input]));
+        let (output_logit, input_logit) = (stretch(self.outputs[output].one()), stretch(self.inputs[input].one()));
+        let (of_output, of_input) = (bucket(output_logit), bucket(input_logit));
         let row = match degree {
             Some(degree) => (u32::BITS - degree.leading_zeros()).min(31) as usize,
             None => of_input,
@@ -150,8 +152,8 @@ impl Model {
             &mut self.together[row * BUCKETS + of_output],
             channel,
         ];
-        let mut logits = [self.prior; INPUTS];
-        for (logit, slot) in logits.iter_mut().zip(&slots) {
+        let mut logits = [output_logit, input_logit, 0, 0, 0, 0, self.prior];
+        for (logit, slot) in logits[2..].iter_mut().zip(&slots[2..]) {
             *logit = stretch(slot.one());
         }
         let bit = self.mixer.code(coder, near.min(15), &logits, bit);
@@ -168,7 +170,8 @@ fn fields(grid: &Grid, kept: &[bool], input: usize, field: &mut [u8]) {
     for (back, weight) in earlier(grid, input) {
         let row = (input - back) * grid.outputs;
         for (field, kept) in field.iter_mut().zip(&kept[row..row + grid.outputs]) {
-            *field += if *kept { weight } else { 0 };
+            // All weights together stay below 256.
+            *field = field.wrapping_add(weight & (*kept as u8).wrapping_neg());
         }
     }
 }

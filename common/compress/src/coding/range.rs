@@ -17,9 +17,18 @@ pub(crate) trait Coder {
     /// Codes one decision, `one` being the probability of `true`, 1 to [`ONE`] − 1. A decoder ignores `bit`; all return the decision.
     fn code(&mut self, bit: bool, one: u32) -> bool;
 
+    /// Codes eight bits or fewer without a model.
+    fn code_raw(&mut self, bits: u32, count: u32) -> u32;
+
     /// Codes the lowest `count` bits of `bits`, most significant first, without a model.
     fn code_bits(&mut self, bits: u32, count: u32) -> u32 {
-        (0..count).rev().fold(0, |value, place| value << 1 | u32::from(self.code(bits >> place & 1 == 1, ONE / 2)))
+        let (mut left, mut value) = (count, 0);
+        while left > 0 {
+            let some = left.min(8);
+            left -= some;
+            value = value << some | self.code_raw(bits >> left & ((1 << some) - 1), some);
+        }
+        value
     }
 }
 
@@ -63,6 +72,14 @@ impl Encoder {
         self.low = (self.low & 0x00ff_ffff) << 8;
     }
 
+    #[inline]
+    fn renormalise(&mut self) {
+        while self.range < RENORMALISE {
+            self.range <<= 8;
+            self.shift();
+        }
+    }
+
     /// The bytes of all decisions.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         // The value in the interval with the most zeros at its end: those need not be written.
@@ -96,11 +113,16 @@ impl Coder for Encoder {
             self.low += u64::from(bound);
             self.range -= bound;
         }
-        while self.range < RENORMALISE {
-            self.range <<= 8;
-            self.shift();
-        }
+        self.renormalise();
         bit
+    }
+
+    fn code_raw(&mut self, bits: u32, count: u32) -> u32 {
+        self.cost.code_raw(bits, count);
+        self.range >>= count;
+        self.low += u64::from(self.range) * u64::from(bits);
+        self.renormalise();
+        bits
     }
 }
 
@@ -128,6 +150,14 @@ impl<'a> Decoder<'a> {
         u32::from(byte)
     }
 
+    #[inline]
+    fn renormalise(&mut self) {
+        while self.range < RENORMALISE {
+            self.range <<= 8;
+            self.value = self.value << 8 | self.byte();
+        }
+    }
+
     /// Whether more bytes were asked for than an honest stream leaves out.
     pub(crate) fn overran(&self) -> bool {
         self.next > self.bytes.len() + 4 + 4
@@ -150,11 +180,17 @@ impl Coder for Decoder<'_> {
             self.value -= bound;
             self.range -= bound;
         }
-        while self.range < RENORMALISE {
-            self.range <<= 8;
-            self.value = self.value << 8 | self.byte();
-        }
+        self.renormalise();
         bit
+    }
+
+    fn code_raw(&mut self, _bits: u32, count: u32) -> u32 {
+        self.range >>= count;
+        // What lies beyond the last share is no encoder's; it reads as the last.
+        let bits = (self.value / self.range).min((1 << count) - 1);
+        self.value -= bits * self.range;
+        self.renormalise();
+        bits
     }
 }
 
@@ -175,5 +211,10 @@ impl Coder for Cost {
         let share = if bit { one } else { ONE - one };
         self.bits -= (f64::from(share) / f64::from(ONE)).log2();
         bit
+    }
+
+    fn code_raw(&mut self, bits: u32, count: u32) -> u32 {
+        self.bits += f64::from(count);
+        bits
     }
 }

@@ -97,6 +97,18 @@ fn fold_body(bytes: &[u8], scale: f64, weight: u32, sign: FoldSign, acc: &mut [i
     }
 }
 
+kernel!(
+    /// [`fold`] of decoded values; `scale` has the sign.
+    fold_values / fold_values_body(values: &[f32], scale: f64, weight: u32, acc: &mut [i64])
+);
+
+#[inline(always)]
+fn fold_values_body(values: &[f32], scale: f64, weight: u32, acc: &mut [i64]) {
+    for (acc, value) in acc.iter_mut().zip(values) {
+        *acc = acc.wrapping_add(weighted(*value, scale, weight));
+    }
+}
+
 /// Half-even rounding is odd, so the sign may sit in the scale.
 #[inline(always)]
 pub(crate) fn signed_scale(scale: f64, sign: FoldSign) -> f64 {

@@ -79,16 +79,7 @@ pub(crate) fn fold(bytes: &[u8], scale: f64, weight: u32, sign: FoldSign, acc: &
         let bits = read(bytes, &mut tile);
         let values = &mut values[..bits.len()];
         bits.reinterpret_cast::<f16>().convert_to_f32_slice(values);
-        fold_values(values, scale, weight, acc);
-    }
-}
-
-kernel!(fold_values / fold_values_body(values: &[f32], scale: f64, weight: u32, acc: &mut [i64]));
-
-#[inline(always)]
-fn fold_values_body(values: &[f32], scale: f64, weight: u32, acc: &mut [i64]) {
-    for (acc, value) in acc.iter_mut().zip(values) {
-        *acc = acc.wrapping_add(float::weighted(*value, scale, weight));
+        float::fold_values(values, scale, weight, acc);
     }
 }
 

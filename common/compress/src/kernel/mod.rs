@@ -7,16 +7,16 @@
 //! would cost the vectorisation.
 
 /// Defines a kernel: `$name` runs `$body` with AVX2 where the processor has it. `$body` has to be `#[inline(always)]` to be
-/// compiled into each.
+/// compiled into each, and may take a constant (`body::<4>`).
 macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident / $body:ident ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?) => {
+    ($(#[$doc:meta])* $name:ident / $body:ident $(::<$constant:literal>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?) => {
         $(#[$doc])*
         pub(crate) fn $name($($arg: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma,f16c")]
                 fn wide($($arg: $type),*) $(-> $result)? {
-                    $body($($arg),*)
+                    $body$(::<$constant>)?($($arg),*)
                 }
                 if $crate::kernel::wide_available() {
                     #[allow(unsafe_code, reason = "calling code compiled for features that the compiler cannot assume")]
@@ -24,16 +24,20 @@ macro_rules! kernel {
                     return unsafe { wide($($arg),*) };
                 }
             }
-            $body($($arg),*)
+            $body$(::<$constant>)?($($arg),*)
         }
     };
 }
 
+pub(crate) mod bits;
+pub(crate) mod eden;
 pub(crate) mod float;
+pub(crate) mod hadamard;
 pub(crate) mod half;
 pub(crate) mod pack;
 pub(crate) mod quantised;
 pub(crate) mod rounding;
+pub(crate) mod sparse;
 
 /// Whether this processor runs the AVX2 build of the kernels. The answer is cached by the standard library.
 #[cfg(target_arch = "x86_64")]

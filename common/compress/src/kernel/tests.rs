@@ -66,8 +66,10 @@ fn both_builds_of_every_kernel_give_the_same_bits() {
         1.0 - f32::EPSILON,
     ];
     let mut random = starling_spec::random::Random::new(3, starling_spec::random::Purpose::Noise, &[]);
-    for codec in [CodecSpec::F32, CodecSpec::F16].into_iter().chain((2..=16).map(CodecSpec::Quantised)) {
-        for length in (0u64..=70).chain([255, 256, 257, 511, 512, 1023, 1024, 1025, 1300]) {
+    let fixed = [CodecSpec::F32, CodecSpec::F16].into_iter().chain((2..=16).map(CodecSpec::Quantised));
+    let others = [2, 5, 8].map(CodecSpec::Entropy).into_iter().chain((1..=4).map(CodecSpec::Eden));
+    for codec in fixed.chain(others).chain([CodecSpec::TopK(40_000)]) {
+        for length in (0u64..=70).chain([255, 256, 257, 511, 512, 1023, 1024, 1025, 1300, 4097]) {
             for kind in 0..4 {
                 #[allow(clippy::cast_possible_truncation, reason = "test values are rounded on purpose")]
                 let mut values: Vec<f32> = (0..length).map(|_| random.normal() as f32).collect();

@@ -4,28 +4,33 @@
 
 use starling_spec::shape::Network;
 
-use super::quantise::to_half;
+use half::f16;
+
 use crate::map::WeightMap;
 use crate::tensor::{Compressed, Values};
 
 /// Rounds of Lloyd's algorithm; one-dimensional k-means settles long before.
 const ROUNDS_MAX: usize = 300;
 
-/// A code book of at most `centroids` values for the kept weights of a tensor, given in order. Centroids rise and are rounded to
-/// binary16; fewer come back where fewer distinct values suffice.
+/// Centroids of a tensor: codes are bytes.
+const CODES_MAX: usize = 256;
+
+/// A code book of at most `centroids` values for the kept weights of a tensor, given in order. Centroids rise; they are binary16
+/// numbers of as many significant bits as tell so many apart, and two more, since each is written in the release. Fewer come back
+/// where fewer distinct values suffice.
 ///
 /// # Panics
 /// If `centroids` is not 1 to 256.
 pub fn cluster(values: &[f32], centroids: usize) -> Values {
-    assert!((1..=256).contains(&centroids), "1 to 256 centroids");
+    assert!((1..=CODES_MAX).contains(&centroids), "1 to 256 centroids");
     let mut sorted: Vec<f32> = values.iter().map(|value| if value.is_nan() { 0.0 } else { *value }).collect();
     sorted.sort_unstable_by(f32::total_cmp);
     let mut found = KMeans::new(&sorted, centroids).settle();
     for centroid in &mut found {
-        *centroid = f64::from(rounded(*centroid));
+        *centroid = f64::from(rounded(*centroid, centroids));
     }
     found.dedup();
-    let centroids: Vec<f32> = found.iter().map(|centroid| rounded(*centroid)).collect();
+    let centroids: Vec<f32> = found.iter().map(|centroid| rounded(*centroid, centroids)).collect();
     // What lies under the middle of two neighbours belongs to the lower.
     let middles: Vec<f64> = found.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect();
     #[allow(clippy::cast_possible_truncation, reason = "there are at most 256 centroids")]
@@ -34,9 +39,16 @@ pub fn cluster(values: &[f32], centroids: usize) -> Values {
     Values::Codebook { centroids, codes }
 }
 
+/// The nearest finite binary16 with so many mantissa bits as a book of `count` centroids asks for: a quarter of the mean distance
+/// between them is then the most that one moves.
 #[allow(clippy::cast_possible_truncation, reason = "a centroid is rounded to binary16")]
-fn rounded(centroid: f64) -> f32 {
-    to_half(centroid as f32)
+fn rounded(centroid: f64, count: usize) -> f32 {
+    let spare = 8u32.saturating_sub(usize::BITS - count.saturating_sub(1).leading_zeros());
+    // Adding half a step to the magnitude rounds half up; a carry moves on into the exponent, as it should.
+    let bits = f16::from_f64(centroid.clamp(-65504.0, 65504.0)).to_bits();
+    let bits = (bits & 0x7fff) + (1 << spare >> 1);
+    let magnitude = f16::from_bits((bits >> spare << spare).min(0x7bff)).to_f32();
+    if centroid < 0.0 { -magnitude } else { magnitude }
 }
 
 /// One-dimensional k-means over sorted values: a cluster is a range of them, its sums come from prefix sums.
@@ -194,7 +206,24 @@ impl SharedWeights {
         Self { tensors }
     }
 
-    /// Writes the tuned centroids, rounded to binary16, into the code books of `tensors`. Codes stay as they are.
+    /// The code books that are in `parameters` already: for each linear and convolution weight, values that are equal are a
+    /// cluster. A tensor with more than 256 values that differ has no code book and is left free.
+    ///
+    /// # Panics
+    /// If `parameters` are another network's.
+    pub fn of_equals(network: &Network, parameters: &[f32]) -> Self {
+        let books: Vec<(usize, Compressed)> = super::prune::prunable(network)
+            .into_iter()
+            .filter_map(|index| {
+                let values = &parameters[network.manifest.tensors[index].range()];
+                of_equal_values(values).map(|book| (index, book))
+            })
+            .collect();
+        let given: Vec<(usize, &Compressed)> = books.iter().map(|(index, book)| (*index, book)).collect();
+        Self::new(network, &given)
+    }
+
+    /// Writes the tuned centroids, rounded as [`cluster`] does, into the code books of `tensors`. Codes stay as they are.
     ///
     /// # Panics
     /// If a tensor's code book is not the one that the map was made with.
@@ -205,12 +234,33 @@ impl SharedWeights {
                 assert_eq!(centroids.len(), shared.clusters, "the code book that was tuned");
                 for (centroid, (mean, members)) in centroids.iter_mut().zip(shared.means(free)) {
                     if members > 0 {
-                        *centroid = to_half(mean);
+                        *centroid = rounded(f64::from(mean), shared.clusters);
                     }
                 }
             }
         }
     }
+}
+
+/// The kept values of a tensor by their distinct values, if a code names them all.
+fn of_equal_values(values: &[f32]) -> Option<Compressed> {
+    let mut centroids: Vec<f32> = Vec::new();
+    for value in values.iter().filter(|value| **value != 0.0) {
+        if let Err(place) = centroids.binary_search_by(|centroid| centroid.total_cmp(value)) {
+            if centroids.len() == CODES_MAX {
+                return None;
+            }
+            centroids.insert(place, *value);
+        }
+    }
+    let indexed = values.iter().zip(0u32..).filter(|(value, _)| **value != 0.0);
+    let (kept, codes) = indexed
+        .map(|(value, index)| {
+            let code = centroids.partition_point(|centroid| centroid.total_cmp(value).is_lt());
+            (index, u8::try_from(code).expect("at most 256 centroids"))
+        })
+        .unzip();
+    Some(Compressed { kept: Some(kept), values: Values::Codebook { centroids, codes } })
 }
 
 impl Shared {

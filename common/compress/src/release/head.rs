@@ -42,7 +42,7 @@ impl Head {
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         let mut inflate = Decompress::new(false);
-        let mut plain = Vec::with_capacity(DICTIONARY.len() + HEAD_MAX);
+        let mut plain = Vec::with_capacity(DICTIONARY.len() + 1024);
         // The dictionary as a block that is stored as it is.
         let length = u16::try_from(DICTIONARY.len()).expect("a short dictionary");
         let mut stored = vec![0];
@@ -50,12 +50,28 @@ impl Head {
         stored.extend((!length).to_le_bytes());
         stored.extend(DICTIONARY);
         inflate.decompress_vec(&stored, &mut plain, FlushDecompress::None).map_err(|error| error.to_string())?;
-        match inflate.decompress_vec(bytes, &mut plain, FlushDecompress::Finish) {
-            Ok(Status::StreamEnd) => {}
-            Ok(_) => return Err(format!("it ends early, or is longer than {HEAD_MAX} bytes")),
-            Err(error) => return Err(error.to_string()),
+        let mut rest = bytes;
+        loop {
+            let (before, written) = (inflate.total_in(), plain.len());
+            let status =
+                inflate.decompress_vec(rest, &mut plain, FlushDecompress::None).map_err(|error| error.to_string())?;
+            let taken = usize::try_from(inflate.total_in() - before).map_err(|error| error.to_string())?;
+            rest = &rest[taken..];
+            if status == Status::StreamEnd {
+                break;
+            }
+            if plain.len() > DICTIONARY.len() + HEAD_MAX {
+                return Err(format!("it is longer than {HEAD_MAX} bytes"));
+            }
+            let room = plain.len() < plain.capacity();
+            if room && (rest.is_empty() || (taken == 0 && plain.len() == written)) {
+                return Err("it ends early".into());
+            }
+            if !room {
+                plain.reserve(plain.len());
+            }
         }
-        if inflate.total_in() != (stored.len() + bytes.len()) as u64 {
+        if !rest.is_empty() {
             return Err("it holds more than a head".into());
         }
         let json = plain.get(DICTIONARY.len()..).unwrap_or_default();

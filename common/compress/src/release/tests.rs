@@ -145,10 +145,33 @@ fn the_file_is_as_it_was() {
         Compressed { kept: None, values: Values::Fixed { places: 4, bits: 4, levels: vec![7, -2] } },
     ];
     release.inputs = vec![Some(InputRange { low: 0.0, high: 1.0 }), None];
-    let bytes = release.to_bytes();
-    let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    println!("{}", hex.join(" "));
-    assert_eq!(Release::from_bytes(&bytes).as_ref(), Ok(&release));
+    let before = [
+        0x53, 0x54, 0x52, 0x4c, // "STRL"
+        0x01, // version
+        0x25, // 37 bytes of head
+    ];
+    let head = [
+        0x8d, 0xd1, 0xa1, 0x0d, 0x00, 0x00, 0x08, 0x03, 0xc1, 0x9d, 0xba, 0x0f, 0x03, 0x60, 0x50, 0x18, 0xb6, 0xc7,
+        0x55, 0x54, 0x34, 0x9d, 0xe0, 0x93, 0x3f, 0xca, 0x6d, 0xcf, 0x05, 0x20, 0x28, 0x77, 0x59, 0x72, 0xd0, 0xda,
+        0x03,
+    ];
+    let after = [
+        0x07, // seven bytes of bits:
+        0x91, // a code book, positions mixed, values packed, an input range
+        0x10, // 0 0010: two kept weights; 000: two centroids, …
+        0x0c, // … less one, 00001; 1 and 0: their codes; 0: the next tag, …
+        0x80, // … 1000000: fixed point, all kept, packed; 0: the places, …
+        0x08, // … 0000100: 4; 0: the bits, …
+        0x7e, // … 011: 4, less one; 1111: 7; 0: −2, …
+        0xc0, // … 110: 6 = 8 − 2; filled up with zeros
+        0x79, 0x24, 0xeb, 0xda, 0x86, // mixed: the positions, 0 and 1, −0.5 and 0.25
+    ];
+    let digest = [0xd9, 0x70, 0xf9, 0x7f, 0xfc, 0xc9, 0x88, 0x50];
+    let file = [&before[..], &head, &after, &digest].concat();
+    assert_eq!(Release::from_bytes(&file).as_ref(), Ok(&release));
+    // Another deflate may write another head, to the same effect.
+    let written = release.to_bytes();
+    assert_eq!((&written[..5], &written[6 + usize::from(written[5])..][..after.len()]), (&before[..5], &after[..]));
 }
 
 #[test]

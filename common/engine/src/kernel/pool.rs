@@ -65,17 +65,20 @@ compiled_twice!(
 
 #[inline(always)]
 fn max_levels_body(window: &Window, x: &[u8], y: &mut [u8]) {
-    let (width, channels) = (window.width, window.channels);
-    for (position, y) in y.chunks_exact_mut(channels).enumerate() {
-        let (top, left) =
-            (position / window.out_width * window.stride.0, position % window.out_width * window.stride.1);
-        for down in 0..window.kernel.0 {
-            let x = &x[((top + down) * width + left) * channels..][..window.kernel.1 * channels];
-            if down == 0 {
-                y.copy_from_slice(&x[..channels]);
-            }
-            for x in x.chunks_exact(channels) {
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = (*y).max(*x));
+    let (line, channels) = (window.width * window.channels, window.channels);
+    let step = window.stride.1 * channels;
+    for (top, y) in y.chunks_exact_mut(window.out_width * channels).enumerate() {
+        let x = &x[top * window.stride.0 * line..];
+        for (down, x) in x.chunks_exact(line).take(window.kernel.0).enumerate() {
+            for (column, y) in y.chunks_exact_mut(channels).enumerate() {
+                for across in 0..window.kernel.1 {
+                    let x = &x[column * step + across * channels..][..channels];
+                    if (down, across) == (0, 0) {
+                        y.copy_from_slice(x);
+                    } else {
+                        y.iter_mut().zip(x).for_each(|(y, x)| *y = (*y).max(*x));
+                    }
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::buffers::Nonzero;
 use crate::error::EngineError;
 use crate::kernel::convolution;
 use crate::kernel::dense::Panels;
-use crate::kernel::sparse::{Sparse, Transposed};
+use crate::kernel::sparse::{Rows, Scratch, Sparse};
 use crate::kernel::window::{Planes, Window};
 use crate::step::convolution::{FloatConvolution, Taps};
 use crate::step::linear::FloatLinear;
@@ -66,14 +66,14 @@ pub(super) fn biases(tensors: &Tensors<'_>, bias: Option<usize>, norm: &Norm) ->
 fn matrix(weights: Weights<'_>, bias: &[f32], factor: &[f32], sparse: bool) -> Matrix {
     let (inputs, outputs) = (weights.shape()[0], weights.shape()[1]);
     if sparse {
-        let mut sparse = Sparse::new(bias);
+        let mut rows = Rows::new();
         weights.each(|index, value| {
             let (input, output) = (index / outputs, index % outputs);
             if value != 0.0 {
-                sparse.push(input, output, value * factor[output]);
+                rows.push(input, output, value * factor[output]);
             }
         });
-        return Matrix::Sparse { sparse: sparse.finish(inputs), transposed: Transposed::default() };
+        return Matrix::Sparse { sparse: Sparse::new(&rows.finish(inputs), bias), scratch: Scratch::default() };
     }
     let mut panels = Panels::new(inputs, bias);
     weights.each(|index, value| {
@@ -127,9 +127,9 @@ impl Walk<'_> {
         let positions = positions.map_or_else(Vec::new, |positions| tensors.weights(positions).dense());
         let weights = tensors.weights(table);
         let table = if tensors.is_sparse(table) {
-            let mut sparse = Sparse::new(&vec![0.0; features]);
-            weights.each(|index, value| sparse.push(index / features, index % features, value));
-            Table::Sparse(sparse.finish(weights.shape()[0]))
+            let mut rows = Rows::new();
+            weights.each(|index, value| rows.push(index / features, index % features, value));
+            Table::Sparse(rows.finish(weights.shape()[0]))
         } else {
             Table::Dense(weights.dense())
         };

@@ -34,7 +34,7 @@ impl Walk<'_> {
         };
         if let Some(convolution) = convolution {
             let window = convolution.window;
-            let mut panels = Panels::new(window.kernel.0, window.kernel.1 * window.channels, finish.factor.len());
+            let mut panels = Panels::new(isa, window.kernel.0, window.kernel.1 * window.channels, finish.factor.len());
             weights.each_level(levels, |index, level| {
                 let (output, channel, down, across) = convolution.place(index);
                 *panels.weight_mut(down, across * window.channels + channel, output) = level;
@@ -46,7 +46,7 @@ impl Walk<'_> {
             self.push(IntegerConvolution { isa, panels, window, zero, starts, finish, padded, sums }, output);
         } else {
             let (inputs, outputs) = (weights.shape()[0], weights.shape()[1]);
-            let mut panels = Panels::new(1, inputs, outputs);
+            let mut panels = Panels::new(isa, 1, inputs, outputs);
             weights.each_level(levels, |index, level| {
                 let (input, output) = (index / outputs, index % outputs);
                 // The inputs of an image come with its channels last.

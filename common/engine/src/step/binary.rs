@@ -109,7 +109,7 @@ impl Step for BinaryLinear {
                 }
                 Finish::Floats { factor, offset, relu } => {
                     let y = &mut room(&mut buffers.y.floats, rows * units)[row * units..][..units];
-                    binary::counts_to_floats(counts, self.inputs, (factor, offset), *relu, 1, y);
+                    binary::counts_to_floats(self.isa, counts, self.inputs, (factor, offset), *relu, 1, y);
                 }
             }
         }
@@ -176,7 +176,7 @@ impl Step for BinaryConvolution {
                     Finish::Floats { factor, offset, relu } => {
                         let y = room(&mut buffers.y.floats, batch * positions * units);
                         let y = &mut y[sample * positions * units..][..positions * units][position..];
-                        binary::counts_to_floats(counts, signs, (factor, offset), *relu, positions, y);
+                        binary::counts_to_floats(*isa, counts, signs, (factor, offset), *relu, positions, y);
                     }
                 }
             }

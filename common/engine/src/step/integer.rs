@@ -3,7 +3,7 @@
 use super::Step;
 use crate::buffers::{Buffers, Nonzero, SLACK, room};
 use crate::isa::Isa;
-use crate::kernel::integer::{self, Panels, Quantiser, Rows};
+use crate::kernel::integer::{self, Panels, Places, Quantiser, Rows};
 use crate::kernel::window::Window;
 
 /// Rows whose sums are held at once: they stay in the nearest cache. A multiple of what every build takes together.
@@ -67,6 +67,10 @@ pub(crate) enum Target {
 }
 
 impl Finish {
+    fn affine(&self) -> (&[f32], &[f32]) {
+        (&self.factor, &self.offset)
+    }
+
     fn bytes(&self) -> usize {
         size_of_val(&self.factor[..]) + size_of_val(&self.offset[..])
     }
@@ -104,21 +108,22 @@ impl Step for IntegerLinear {
             let x = &x[first * inputs..];
             let sums = &mut room(sums, count * padded)[..count * padded];
             if rows == 1 {
-                integer::vector(isa, panels, x, inputs, nonzero, sums);
+                integer::vector(panels, x, inputs, nonzero, sums);
             } else {
                 starts.clear();
                 starts.extend((0..count).map(|row| (row * inputs) as u32));
-                integer::product(isa, panels, Rows { data: x, starts, run_stride: 0 }, sums);
+                integer::product(panels, Rows { data: x, starts, run_stride: 0 }, sums);
             }
             let values = first * outputs..(first + count) * outputs;
             match finish.target {
                 Target::Levels { low } => {
                     let y = &mut room(&mut buffers.y.levels, rows * outputs)[values];
-                    integer::sums_to_levels(isa, sums, &finish.factor, &finish.offset, low, outputs, y);
+                    integer::sums_to_levels(isa, sums, finish.affine(), low, outputs, y);
                 }
                 Target::Floats { relu } => {
                     let y = &mut room(&mut buffers.y.floats, rows * outputs)[values];
-                    integer::sums_to_floats(isa, sums, &finish.factor, &finish.offset, relu, outputs, outputs, 1, y);
+                    let places = Places { count: outputs, row: outputs, output: 1 };
+                    integer::sums_to_floats(isa, sums, finish.affine(), relu, places, y);
                 }
             }
         }
@@ -172,26 +177,17 @@ impl Step for IntegerConvolution {
             let data = if window.padding == (0, 0) { image } else { pad(window, self.zero, image, padded) };
             for (index, starts) in starts.chunks(ROWS).enumerate() {
                 let sums = &mut sums[..starts.len() * panels.padded()];
-                integer::product(isa, panels, Rows { data, starts, run_stride }, sums);
+                integer::product(panels, Rows { data, starts, run_stride }, sums);
                 let first = sample * positions * outputs;
                 match finish.target {
                     Target::Levels { low } => {
                         let y = &mut room(&mut buffers.y.levels, total)[first + index * ROWS * outputs..];
-                        integer::sums_to_levels(isa, sums, &finish.factor, &finish.offset, low, outputs, y);
+                        integer::sums_to_levels(isa, sums, finish.affine(), low, outputs, y);
                     }
                     Target::Floats { relu } => {
                         let y = &mut room(&mut buffers.y.floats, total)[first + index * ROWS..];
-                        integer::sums_to_floats(
-                            isa,
-                            sums,
-                            &finish.factor,
-                            &finish.offset,
-                            relu,
-                            outputs,
-                            1,
-                            positions,
-                            y,
-                        );
+                        let places = Places { count: outputs, row: 1, output: positions };
+                        integer::sums_to_floats(isa, sums, finish.affine(), relu, places, y);
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use crate::buffers::Nonzero;
 use crate::isa::Isa;
 use crate::kernel::dense::{self, Panels};
-use crate::kernel::sparse::{self, Sparse, Transposed};
+use crate::kernel::sparse::{self, Scratch, Sparse};
 
 /// `y = x W + b` for rows.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) enum Matrix {
         /// The weights and biases.
         sparse: Sparse,
         /// Scratch.
-        transposed: Transposed,
+        scratch: Scratch,
     },
 }
 
@@ -50,7 +50,7 @@ impl Matrix {
     pub(crate) fn apply(&mut self, isa: Isa, relu: bool, x: &[f32], y: &mut [f32]) {
         match self {
             Self::Dense { panels, nonzero } => dense::product(isa, panels, relu, x, nonzero, y),
-            Self::Sparse { sparse, transposed } => sparse::product(isa, sparse, relu, x, transposed, y),
+            Self::Sparse { sparse, scratch } => sparse::product(isa, sparse, relu, x, scratch, y),
         }
     }
 }

@@ -5,7 +5,7 @@ use super::matrix::Matrix;
 use crate::buffers::{Buffers, room};
 use crate::isa::Isa;
 use crate::kernel::attention;
-use crate::kernel::sparse::Sparse;
+use crate::kernel::sparse::Rows;
 use crate::kernel::value::logistic;
 
 /// The rows of an embedding's table.
@@ -14,7 +14,7 @@ pub(crate) enum Table {
     /// `[tokens, features]`.
     Dense(Vec<f32>),
     /// Few values of it.
-    Sparse(Sparse),
+    Sparse(Rows),
 }
 
 /// A row of the table for each token, and a vector of each position where there are some. Tokens were checked.
@@ -43,7 +43,7 @@ impl Step for Embedding {
                 Table::Dense(table) => y.copy_from_slice(&table[token * self.features..][..self.features]),
                 Table::Sparse(table) => {
                     y.fill(0.0);
-                    let (places, values) = table.of_input(token);
+                    let (places, values) = table.row(token);
                     places.iter().zip(values).for_each(|(place, value)| y[*place as usize] = *value);
                 }
             }

@@ -4,15 +4,14 @@ use starling_compress::method::structure;
 use starling_compress::method::{binary, quantise};
 use starling_compress::{Compressed, Values};
 use starling_spec::init::initial_parameters;
-use starling_spec::shape::{Network, Node, Op};
 
 use crate::error::SearchError;
 use crate::method::Method;
-use crate::session::{Rest, Session};
+use crate::session::{Rest, Session, binary_weights};
 use crate::tuner::{Constraint, FineTune, Model};
 
 /// Passes over the data.
-const EPOCHS: usize = 40;
+const EPOCHS: usize = 20;
 
 /// The learning rate against that of fine-tuning: the network begins at random.
 const LR: f64 = 2.0;
@@ -47,22 +46,4 @@ pub(crate) fn run(session: &mut Session<'_>) -> Result<(), SearchError> {
 /// The weights that stay real, of the first or last layer.
 fn real(values: &[f32]) -> Values {
     quantise::half(values)
-}
-
-/// The manifest indices of the weights of binary layers.
-fn binary_weights(network: &Network) -> Vec<usize> {
-    fn collect(nodes: &[Node], found: &mut Vec<usize>) {
-        for node in nodes {
-            match &node.op {
-                Op::Linear { weight, binary: true, .. }
-                | Op::Conv1d { weight, binary: true, .. }
-                | Op::Conv2d { weight, binary: true, .. } => found.push(*weight),
-                Op::Residual(nodes) => collect(nodes, found),
-                _ => {}
-            }
-        }
-    }
-    let mut found = Vec::new();
-    collect(&network.nodes, &mut found);
-    found
 }

@@ -3,6 +3,7 @@
 mod binary;
 mod ladder;
 mod post_training;
+mod shared;
 mod structural;
 
 use crate::error::SearchError;
@@ -24,7 +25,7 @@ pub(crate) fn run_all(session: &mut Session<'_>) -> Result<(), SearchError> {
         structural::units(session)?;
     }
     if method.includes(Method::Codebook) {
-        ladder::shared_only(session)?;
+        shared::run(session)?;
     }
     if method.includes(Method::Deep) || method.includes(Method::Prune) {
         ladder::run(session, start)?;

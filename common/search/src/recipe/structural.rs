@@ -31,6 +31,10 @@ pub(crate) fn layers(session: &mut Session<'_>) -> Result<Option<Model>, SearchE
         let mut least: Option<(f64, Model)> = None;
         for path in structure::blocks(plan.kind, &plan.shape, &model.layers) {
             let Ok((layers, parameters)) = remove(plan, &model, &Removal::Block(path)) else { continue };
+            // An activation alone saves nothing.
+            if parametric_layers(&layers) == parametric_layers(&model.layers) {
+                continue;
+            }
             let without = Model { layers, parameters };
             let loss = session.tuner.loss(&without)?;
             if least.as_ref().is_none_or(|(smallest, _)| loss < *smallest) {

@@ -12,7 +12,9 @@ mod pack;
 
 pub(crate) use pack::{Limit, Threshold, Thresholds, counts_to_bits, counts_to_floats, pack_channels, pack_row};
 
-use crate::isa::{Isa, Level};
+use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Level;
 
 /// Units of a group.
 pub(crate) const WIDTH: usize = 8;

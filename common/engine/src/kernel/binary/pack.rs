@@ -1,7 +1,9 @@
 //! Into packed signs and out of counts.
 
 use super::BITS;
-use crate::isa::{Isa, Level};
+use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Level;
 
 /// What makes the bit of a value: `value ≥ bound`, turned round when `flip`. A NaN is not above any bound.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -143,17 +145,38 @@ pub(crate) fn counts_to_bits(counts: &[u32], n: i32, limits: &[Limit], words: &m
     }
 }
 
-/// `y = dot · factor + offset` for a row of dots, and with `relu` not below 0; output `o` goes to `y[o · stride]`.
+compiled_twice!(
+    /// `y = dot · factor + offset` for a row of dots, and with `relu` not below 0; output `o` goes to `y[o · stride]`.
+    counts_to_floats / counts_to_floats_body(
+        counts: &[u32],
+        n: i32,
+        affine: (&[f32], &[f32]),
+        relu: bool,
+        stride: usize,
+        y: &mut [f32],
+    )
+);
+
+#[inline(always)]
+fn counts_to_floats_body(counts: &[u32], n: i32, affine: (&[f32], &[f32]), relu: bool, stride: usize, y: &mut [f32]) {
+    // Side by side they go in vectors.
+    if stride == 1 {
+        each_float(counts, n, affine, relu, y.iter_mut());
+    } else {
+        each_float(counts, n, affine, relu, y.iter_mut().step_by(stride));
+    }
+}
+
+#[inline(always)]
 #[allow(clippy::cast_possible_wrap, reason = "counts and n stay below 2^31: a unit has at most 2^30 weights")]
-pub(crate) fn counts_to_floats(
+fn each_float<'a>(
     counts: &[u32],
     n: i32,
     (factor, offset): (&[f32], &[f32]),
     relu: bool,
-    stride: usize,
-    y: &mut [f32],
+    y: impl Iterator<Item = &'a mut f32>,
 ) {
-    for (((y, count), factor), offset) in y.iter_mut().step_by(stride).zip(counts).zip(factor).zip(offset) {
+    for (((y, count), factor), offset) in y.zip(counts).zip(factor).zip(offset) {
         let value = n.wrapping_sub((*count as i32).wrapping_mul(2)) as f32 * factor + offset;
         *y = if relu && value < 0.0 { 0.0 } else { value };
     }
@@ -244,8 +267,20 @@ mod tests {
                 assert_eq!(words[unit / BITS] >> (unit % BITS) & 1 == 1, expected);
             }
         }
-        let mut y = [9.0; 5];
-        counts_to_floats(&[0, 3, 5], 6, (&[0.5, 2.0, 1.0], &[1.0, 0.0, 1.0]), true, 2, &mut y);
-        assert_eq!(y, [4.0, 9.0, 0.0, 9.0, 0.0]);
+        for isa in Isa::all() {
+            let mut y = [9.0; 5];
+            counts_to_floats(isa, &[0, 3, 5], 6, (&[0.5, 2.0, 1.0], &[1.0, 0.0, 1.0]), true, 2, &mut y);
+            assert_eq!(y, [4.0, 9.0, 0.0, 9.0, 0.0]);
+            for units in 0..40 {
+                let counts: Vec<u32> = (0..units).collect();
+                let affine = [vec![0.5; counts.len()], vec![-3.0; counts.len()]];
+                let mut y = vec![9.0; counts.len()];
+                counts_to_floats(isa, &counts, 40, (&affine[0], &affine[1]), false, 1, &mut y);
+                assert!(
+                    y.iter().zip(0u8..).all(|(y, unit)| *y == (40.0 - 2.0 * f32::from(unit)) * 0.5 - 3.0),
+                    "{isa:?}"
+                );
+            }
+        }
     }
 }

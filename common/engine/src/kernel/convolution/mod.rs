@@ -6,7 +6,9 @@
 mod tile;
 
 use super::window::Planes;
-use crate::isa::{Isa, Level};
+use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Level;
 
 /// Output channels of a dense block.
 pub(crate) const BLOCK: usize = 4;

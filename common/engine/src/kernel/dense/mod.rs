@@ -8,7 +8,9 @@
 mod avx2;
 
 use crate::buffers::Nonzero;
-use crate::isa::{Isa, Level};
+use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Level;
 
 /// Outputs of a panel.
 pub(crate) const WIDTH: usize = 16;

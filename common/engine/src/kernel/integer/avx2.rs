@@ -10,7 +10,7 @@ use std::arch::x86_64::{
 
 use super::{Panels, QUAD, Rows, STEP, WIDTH};
 use crate::buffers::Nonzero;
-use crate::isa::{Isa, Level};
+use crate::isa::Level;
 
 /// Vectors of parts of a panel's sums.
 const PARTS: usize = 4;
@@ -18,8 +18,8 @@ const PARTS: usize = 4;
 /// Rows of a tile: with four vectors each, 12 of 16 registers.
 const ROWS: usize = 3;
 
-pub(super) fn product(isa: Isa, panels: &Panels, rows: Rows<'_>, sums: &mut [i32]) {
-    assert!(isa.level() >= Level::Avx2, "checked by the caller");
+pub(super) fn product(panels: &Panels, rows: Rows<'_>, sums: &mut [i32]) {
+    assert!(panels.isa.level() >= Level::Avx2, "checked by the caller");
     let padded = panels.padded();
     for (index, starts) in rows.starts.chunks(ROWS).enumerate() {
         let sums = &mut sums[index * ROWS * padded..][..starts.len() * padded];
@@ -65,8 +65,8 @@ unsafe fn tile<const R: usize>(panels: &Panels, panel: usize, rows: Rows<'_>, st
     }
 }
 
-pub(super) fn vector(isa: Isa, panels: &Panels, nonzero: &Nonzero, sums: &mut [i32]) {
-    assert!(isa.level() >= Level::Avx2, "checked by the caller");
+pub(super) fn vector(panels: &Panels, nonzero: &Nonzero, sums: &mut [i32]) {
+    assert!(panels.isa.level() >= Level::Avx2, "checked by the caller");
     assert!(nonzero.places.last().is_none_or(|last| (*last as usize) < panels.quads()), "places are quads");
     let count = panels.padded() / WIDTH;
     let mut panel = 0;

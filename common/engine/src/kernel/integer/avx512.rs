@@ -5,13 +5,13 @@ use std::arch::x86_64::{__m512i, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512
 
 use super::{Panels, QUAD, Rows, STEP, WIDTH};
 use crate::buffers::Nonzero;
-use crate::isa::{Isa, Level};
+use crate::isa::Level;
 
 /// Rows of a tile, and panels of a vector's tile: sums in flight hide the latency of four or five cycles.
 const WAYS: usize = 8;
 
-pub(super) fn product(isa: Isa, panels: &Panels, rows: Rows<'_>, sums: &mut [i32]) {
-    assert!(isa.level() >= Level::Avx512, "checked by the caller");
+pub(super) fn product(panels: &Panels, rows: Rows<'_>, sums: &mut [i32]) {
+    assert!(panels.isa.level() >= Level::Avx512, "checked by the caller");
     let padded = panels.padded();
     for (index, starts) in rows.starts.chunks(WAYS).enumerate() {
         let sums = &mut sums[index * WAYS * padded..][..starts.len() * padded];
@@ -63,8 +63,8 @@ unsafe fn tile<const R: usize>(panels: &Panels, panel: usize, rows: Rows<'_>, st
     }
 }
 
-pub(super) fn vector(isa: Isa, panels: &Panels, nonzero: &Nonzero, sums: &mut [i32]) {
-    assert!(isa.level() >= Level::Avx512, "checked by the caller");
+pub(super) fn vector(panels: &Panels, nonzero: &Nonzero, sums: &mut [i32]) {
+    assert!(panels.isa.level() >= Level::Avx512, "checked by the caller");
     assert!(nonzero.places.last().is_none_or(|last| (*last as usize) < panels.quads()), "places are quads");
     let count = panels.padded() / WIDTH;
     let mut panel = 0;

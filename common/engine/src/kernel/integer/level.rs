@@ -52,12 +52,11 @@ fn levels_of_body(quantiser: Quantiser, x: &[f32], levels: &mut [u8]) {
 }
 
 compiled_twice!(
-    /// `levels = round(max(sum · factor + offset, low))`, row by row. Rows of `sums` are as long as `factor`, rows of `levels`
-    /// as long as `outputs`.
+    /// `levels = round(max(sum · factor + offset, low))`, row by row. Rows of `sums` are as long as the factors and
+    /// offsets of `affine`, rows of `levels` as long as `outputs`.
     sums_to_levels / sums_to_levels_body(
         sums: &[i32],
-        factor: &[f32],
-        offset: &[f32],
+        affine: (&[f32], &[f32]),
         low: f32,
         outputs: usize,
         levels: &mut [u8],
@@ -65,7 +64,7 @@ compiled_twice!(
 );
 
 #[inline(always)]
-fn sums_to_levels_body(sums: &[i32], factor: &[f32], offset: &[f32], low: f32, outputs: usize, levels: &mut [u8]) {
+fn sums_to_levels_body(sums: &[i32], (factor, offset): (&[f32], &[f32]), low: f32, outputs: usize, levels: &mut [u8]) {
     for (sums, to) in sums.chunks_exact(factor.len()).zip(levels.chunks_exact_mut(outputs)) {
         for (((to, sum), factor), offset) in to.iter_mut().zip(sums).zip(factor).zip(offset) {
             *to = level(*sum as f32 * factor + offset, low);
@@ -73,35 +72,30 @@ fn sums_to_levels_body(sums: &[i32], factor: &[f32], offset: &[f32], low: f32, o
     }
 }
 
+/// Where the floats of a row of sums go: output `o` of row `r` to `r · row + o · output`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places {
+    /// How many outputs there are.
+    pub(crate) count: usize,
+    pub(crate) row: usize,
+    pub(crate) output: usize,
+}
+
 compiled_twice!(
-    /// `y = sum · factor + offset`, row by row, and with `relu` not below 0. Output `o` of row `r` goes to
-    /// `y[r · row_stride + o · stride]`.
+    /// `y = sum · factor + offset`, row by row, and with `relu` not below 0.
     sums_to_floats / sums_to_floats_body(
         sums: &[i32],
-        factor: &[f32],
-        offset: &[f32],
+        affine: (&[f32], &[f32]),
         relu: bool,
-        outputs: usize,
-        row_stride: usize,
-        stride: usize,
+        places: Places,
         y: &mut [f32],
     )
 );
 
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "a layout in memory takes three numbers")]
-fn sums_to_floats_body(
-    sums: &[i32],
-    factor: &[f32],
-    offset: &[f32],
-    relu: bool,
-    outputs: usize,
-    row_stride: usize,
-    stride: usize,
-    y: &mut [f32],
-) {
+fn sums_to_floats_body(sums: &[i32], (factor, offset): (&[f32], &[f32]), relu: bool, places: Places, y: &mut [f32]) {
     for (row, sums) in sums.chunks_exact(factor.len()).enumerate() {
-        let y = y[row * row_stride..].iter_mut().step_by(stride).take(outputs);
+        let y = y[row * places.row..].iter_mut().step_by(places.output).take(places.count);
         for (((y, sum), factor), offset) in y.zip(sums).zip(factor).zip(offset) {
             let value = *sum as f32 * factor + offset;
             *y = if relu && value < 0.0 { 0.0 } else { value };

@@ -2,7 +2,8 @@
 //!
 //! Weights lie in panels of [`WIDTH`] outputs and quads of four inputs: `[panel][quad][WIDTH][4]`, filled up with zeros. A quad
 //! of activations is one 32-bit word, which is what VNNI multiplies at once; AVX2 widens both sides to 16 bits and multiplies
-//! pairs, whose sum cannot saturate (unlike that of `maddubs`).
+//! pairs, whose sum cannot saturate (unlike that of `maddubs`). The portable build has its quads as `[4][WIDTH]`, so that the
+//! compiler sees vectors of outputs.
 //!
 //! One kernel serves linear layers and convolutions: a row of inputs is some runs of memory, one for a linear layer, one for
 //! each line of a convolution's window over an image with its channels last. Nothing is copied into columns.
@@ -13,7 +14,7 @@ mod avx2;
 mod avx512;
 mod level;
 
-pub(crate) use level::{Quantiser, levels_of, sums_to_floats, sums_to_levels};
+pub(crate) use level::{Places, Quantiser, levels_of, sums_to_floats, sums_to_levels};
 
 use crate::buffers::{Nonzero, SLACK};
 use crate::isa::{Isa, Level};
@@ -30,6 +31,7 @@ const STEP: usize = WIDTH * QUAD;
 /// The weights of one output channel after another, in panels.
 #[derive(Debug)]
 pub(crate) struct Panels {
+    isa: Isa,
     outputs: usize,
     runs: usize,
     run_quads: usize,
@@ -39,18 +41,23 @@ pub(crate) struct Panels {
 }
 
 impl Panels {
-    /// Zeros for `outputs`, each over `runs` runs of `run` inputs.
-    pub(crate) fn new(runs: usize, run: usize, outputs: usize) -> Self {
+    /// Zeros for `outputs`, each over `runs` runs of `run` inputs, as the kernels of `isa` read them.
+    pub(crate) fn new(isa: Isa, runs: usize, run: usize, outputs: usize) -> Self {
         let run_quads = run.div_ceil(QUAD);
         let padded = outputs.next_multiple_of(WIDTH);
-        Self { outputs, runs, run_quads, weights: vec![0; padded * runs * run_quads * QUAD], start: vec![0; padded] }
+        let weights = vec![0; padded * runs * run_quads * QUAD];
+        Self { isa, outputs, runs, run_quads, weights, start: vec![0; padded] }
     }
 
     /// The weight of `output` at `place` of `run`.
     pub(crate) fn weight_mut(&mut self, run: usize, place: usize, output: usize) -> &mut i8 {
         let quads = self.runs * self.run_quads;
         let quad = (output / WIDTH * quads) + run * self.run_quads + place / QUAD;
-        &mut self.weights[quad * STEP + output % WIDTH * QUAD + place % QUAD]
+        let inside = match self.isa.level() {
+            Level::Portable => place % QUAD * WIDTH + output % WIDTH,
+            _ => output % WIDTH * QUAD + place % QUAD,
+        };
+        &mut self.weights[quad * STEP + inside]
     }
 
     /// Makes the sums those of `level − zero` instead of `level`: they begin with `−zero Σ w`.
@@ -58,7 +65,11 @@ impl Panels {
         let panel_bytes = self.runs * self.run_quads * STEP;
         for (panel, weights) in self.weights.chunks_exact(panel_bytes).enumerate() {
             for (place, weight) in weights.iter().enumerate() {
-                let start = &mut self.start[panel * WIDTH + place % STEP / QUAD];
+                let output = match self.isa.level() {
+                    Level::Portable => place % WIDTH,
+                    _ => place % STEP / QUAD,
+                };
+                let start = &mut self.start[panel * WIDTH + output];
                 *start = start.wrapping_sub(i32::from(*weight).wrapping_mul(i32::from(zero)));
             }
         }
@@ -96,16 +107,16 @@ pub(crate) struct Rows<'a> {
 ///
 /// # Panics
 /// If a run of a row, rounded up to whole quads, leaves `rows.data`, or `sums` is not as long as the rows ask for.
-pub(crate) fn product(isa: Isa, panels: &Panels, rows: Rows<'_>, sums: &mut [i32]) {
+pub(crate) fn product(panels: &Panels, rows: Rows<'_>, sums: &mut [i32]) {
     assert_eq!(sums.len(), rows.starts.len() * panels.padded(), "a row of sums for each start");
     let reach = (panels.runs - 1) * rows.run_stride + panels.run_quads * QUAD;
     let last = rows.starts.iter().max().map_or(0, |start| *start as usize);
     assert!(rows.starts.is_empty() || last + reach <= rows.data.len(), "every run lies in the data");
-    match isa.level() {
+    match panels.isa.level() {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512::product(isa, panels, rows, sums),
+        Level::Avx512 => avx512::product(panels, rows, sums),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => avx2::product(isa, panels, rows, sums),
+        Level::Avx2 => avx2::product(panels, rows, sums),
         _ => product_portable(panels, rows, sums),
     }
 }
@@ -114,15 +125,15 @@ pub(crate) fn product(isa: Isa, panels: &Panels, rows: Rows<'_>, sums: &mut [i32
 ///
 /// # Panics
 /// If the panels have several runs or another length.
-pub(crate) fn vector(isa: Isa, panels: &Panels, x: &[u8], len: usize, nonzero: &mut Nonzero, sums: &mut [i32]) {
+pub(crate) fn vector(panels: &Panels, x: &[u8], len: usize, nonzero: &mut Nonzero, sums: &mut [i32]) {
     assert!(panels.runs == 1 && len.div_ceil(QUAD) == panels.run_quads && x.len() >= len + SLACK, "one row");
     assert_eq!(sums.len(), panels.padded(), "a sum for each output");
-    collect_quads(isa, &x[..panels.run_quads * QUAD], nonzero);
-    match isa.level() {
+    collect_quads(panels.isa, &x[..panels.run_quads * QUAD], nonzero);
+    match panels.isa.level() {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512::vector(isa, panels, nonzero, sums),
+        Level::Avx512 => avx512::vector(panels, nonzero, sums),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => avx2::vector(isa, panels, nonzero, sums),
+        Level::Avx2 => avx2::vector(panels, nonzero, sums),
         _ => vector_portable(panels, nonzero, sums),
     }
 }
@@ -156,12 +167,10 @@ fn collect_quads_body(x: &[u8], nonzero: &mut Nonzero) {
 /// Adds the products of a quad to the sums of a panel.
 #[inline(always)]
 fn add_quad(sums: &mut [i32; WIDTH], quad: [u8; QUAD], weights: &[i8; STEP]) {
-    for (sum, weights) in sums.iter_mut().zip(weights.as_chunks::<QUAD>().0) {
-        let mut dot = 0i32;
-        for (level, weight) in quad.iter().zip(weights) {
-            dot = dot.wrapping_add(i32::from(*level).wrapping_mul(i32::from(*weight)));
+    for (level, weights) in quad.iter().zip(weights.as_chunks::<WIDTH>().0) {
+        for (sum, weight) in sums.iter_mut().zip(weights) {
+            *sum = sum.wrapping_add(i32::from(*level).wrapping_mul(i32::from(*weight)));
         }
-        *sum = sum.wrapping_add(dot);
     }
 }
 
@@ -170,14 +179,15 @@ fn product_portable(panels: &Panels, rows: Rows<'_>, sums: &mut [i32]) {
     let starts = panels.start.as_chunks::<WIDTH>().0;
     for (row, sums) in rows.starts.iter().zip(sums.chunks_exact_mut(panels.padded())) {
         let panels_of = panels.weights.chunks_exact(panels.quads() * STEP).zip(starts);
-        for ((weights, start), sums) in panels_of.zip(sums.as_chunks_mut::<WIDTH>().0) {
-            *sums = *start;
+        for ((weights, start), to) in panels_of.zip(sums.as_chunks_mut::<WIDTH>().0) {
+            let mut sums = *start;
             for (run, weights) in weights.chunks_exact(panels.run_quads * STEP).enumerate() {
                 let run = &rows.data[*row as usize + run * rows.run_stride..][..panels.run_quads * QUAD];
                 for (quad, weights) in run.as_chunks::<QUAD>().0.iter().zip(weights.as_chunks::<STEP>().0) {
-                    add_quad(sums, *quad, weights);
+                    add_quad(&mut sums, *quad, weights);
                 }
             }
+            *to = sums;
         }
     }
 }
@@ -186,12 +196,13 @@ fn product_portable(panels: &Panels, rows: Rows<'_>, sums: &mut [i32]) {
 fn vector_portable(panels: &Panels, nonzero: &Nonzero, sums: &mut [i32]) {
     let starts = panels.start.as_chunks::<WIDTH>().0;
     let panels_of = panels.weights.chunks_exact(panels.quads() * STEP).zip(starts);
-    for ((weights, start), sums) in panels_of.zip(sums.as_chunks_mut::<WIDTH>().0) {
-        *sums = *start;
+    for ((weights, start), to) in panels_of.zip(sums.as_chunks_mut::<WIDTH>().0) {
+        let mut sums = *start;
         let weights = weights.as_chunks::<STEP>().0;
         for (place, quad) in nonzero.places.iter().zip(&nonzero.quads) {
-            add_quad(sums, *quad, &weights[*place as usize]);
+            add_quad(&mut sums, *quad, &weights[*place as usize]);
         }
+        *to = sums;
     }
 }
 

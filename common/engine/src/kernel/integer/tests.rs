@@ -20,15 +20,18 @@ fn weight(draw: &mut Draw) -> i8 {
     }
 }
 
-/// Panels with the plain weights that are in them, `[output][run][place]`.
-fn panels(draw: &mut Draw, runs: usize, run: usize, outputs: usize, zero: u8) -> (Panels, Vec<i8>) {
-    let mut panels = Panels::new(runs, run, outputs);
+/// Panels for each build, with the plain weights that are in them, `[output][run][place]`.
+fn panels(draw: &mut Draw, runs: usize, run: usize, outputs: usize, zero: u8) -> (Vec<Panels>, Vec<i8>) {
     let plain: Vec<i8> = (0..outputs * runs * run).map(|_| weight(draw)).collect();
-    for (index, weight) in plain.iter().enumerate() {
-        *panels.weight_mut(index / run % runs, index % run, index / run / runs) = *weight;
-    }
-    panels.centre(zero);
-    (panels, plain)
+    let of = |isa| {
+        let mut panels = Panels::new(isa, runs, run, outputs);
+        for (index, weight) in plain.iter().enumerate() {
+            *panels.weight_mut(index / run % runs, index % run, index / run / runs) = *weight;
+        }
+        panels.centre(zero);
+        panels
+    };
+    (Isa::all().into_iter().map(of).collect(), plain)
 }
 
 #[test]
@@ -37,7 +40,7 @@ fn every_build_gives_the_exact_sums() {
     for (runs, run) in [(1, 1), (1, 3), (1, 4), (1, 5), (1, 66), (3, 3), (5, 5), (2, 8), (5, 33)] {
         for outputs in (1..=18).chain([31, 32, 33, 48, 50, 64, 130, 160]) {
             let zero = [0, 7, 255][draw.below(3)];
-            let (panels, plain) = panels(&mut draw, runs, run, outputs, zero);
+            let (builds, plain) = panels(&mut draw, runs, run, outputs, zero);
             for rows in (1..=9).chain([15, 16, 17]) {
                 let run_stride = run + draw.below(3);
                 let starts: Vec<u32> = (0..rows).map(|_| u32::try_from(draw.below(40)).expect("small")).collect();
@@ -53,9 +56,10 @@ fn every_build_gives_the_exact_sums() {
                     })
                 });
                 let expected: Vec<i64> = expected.collect();
-                for isa in Isa::all() {
+                for panels in &builds {
+                    let isa = panels.isa;
                     let mut sums = vec![-1; starts.len() * panels.padded()];
-                    product(isa, &panels, rows, &mut sums);
+                    product(panels, rows, &mut sums);
                     let found: Vec<i64> = sums
                         .chunks(panels.padded())
                         .flat_map(|row| &row[..outputs])
@@ -74,14 +78,15 @@ fn a_single_row_gives_the_sums_of_the_product() {
     for inputs in (1..=9).chain([31, 32, 33, 100, 784]) {
         for outputs in (1..=17).chain([48, 49, 100, 128, 129, 144, 300]) {
             let zero = [0, 3][draw.below(2)];
-            let (panels, _) = panels(&mut draw, 1, inputs, outputs, zero);
+            let (builds, _) = panels(&mut draw, 1, inputs, outputs, zero);
             let mut x = levels(&mut draw, inputs, true);
             x.resize(inputs + SLACK, 9);
-            let mut expected = vec![0; panels.padded()];
-            product_portable(&panels, Rows { data: &x, starts: &[0], run_stride: 0 }, &mut expected);
-            for isa in Isa::all() {
+            let mut expected = vec![0; builds[0].padded()];
+            product_portable(&builds[0], Rows { data: &x, starts: &[0], run_stride: 0 }, &mut expected);
+            for panels in &builds {
+                let isa = panels.isa;
                 let mut sums = vec![-1; panels.padded()];
-                vector(isa, &panels, &x, inputs, &mut Nonzero::default(), &mut sums);
+                vector(panels, &x, inputs, &mut Nonzero::default(), &mut sums);
                 assert_eq!(sums, expected, "{isa:?}, {inputs} × {outputs}");
             }
         }
@@ -120,8 +125,9 @@ fn every_build_turns_sums_into_the_same_levels_and_floats() {
             .into_iter()
             .map(|isa| {
                 let (mut levels, mut floats) = (vec![1; outputs * rows], vec![f32::NAN; outputs * rows]);
-                sums_to_levels(isa, &sums, &factor, &offset, 17.0, outputs, &mut levels);
-                sums_to_floats(isa, &sums, &factor, &offset, true, outputs, 1, rows, &mut floats);
+                sums_to_levels(isa, &sums, (&factor, &offset), 17.0, outputs, &mut levels);
+                let places = Places { count: outputs, row: 1, output: rows };
+                sums_to_floats(isa, &sums, (&factor, &offset), true, places, &mut floats);
                 (levels, floats.iter().map(|value| value.to_bits()).collect())
             })
             .collect();

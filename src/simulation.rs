@@ -1,0 +1,369 @@
+//! A federation in this process: the run machine, the codecs and the fold of a real run, without sockets and with virtual
+//! time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use indicatif::ProgressBar;
+use starling_model::Evaluated;
+use starling_protocol::run::{Action, HeldOut, Progress, RunMachine, RunSettings, cohort_max};
+use starling_spec::random::{Purpose, Random, device_key};
+use starling_spec::{CodecSpec, TaskKind};
+use starling_update::{Fold, Numerics, Residual, Sealed, Version, admit, admit_header, difference};
+use starling_wire::{Address, BLOB_HEADER_BYTES, DeviceId, Digest, Evaluation, RoundKind, RunId, TaskId};
+
+use crate::report::percent;
+use crate::simulate::{Round, Simulated};
+use crate::task_input::TaskInput;
+use crate::world::{Done, Job, Pool, World};
+
+/// Runs `input` on `threads` workers from the parameters `start`, or from its initial ones: what happened, and the last
+/// version's parameters as devices decode them.
+pub(crate) fn simulate_from(
+    input: &TaskInput,
+    start: Option<Vec<f32>>,
+    threads: usize,
+    bar: &ProgressBar,
+) -> Result<(Simulated, Vec<f32>)> {
+    simulate_in(&World::new(input)?, input, start, threads, bar)
+}
+
+/// As [`simulate_from`], on devices that are there already: [`World::with_plan`] makes them work on another plan without reading
+/// the data again.
+pub(crate) fn simulate_in(
+    world: &World,
+    input: &TaskInput,
+    start: Option<Vec<f32>>,
+    threads: usize,
+    bar: &ProgressBar,
+) -> Result<(Simulated, Vec<f32>)> {
+    anyhow::ensure!(world.plan == input.plan, "the devices have another plan than the run");
+    std::thread::scope(|scope| {
+        let pool = Pool::start(scope, world, threads);
+        Simulation::new(input, world, pool, start)?.run(bar)
+    })
+}
+
+/// One federated evaluation: the sums of `parameters`' figures over the hold-outs of all devices that have one.
+pub(crate) fn evaluate_held_out(world: &World, parameters: &[f32], threads: usize) -> Result<Evaluated> {
+    let base = Arc::new(parameters.to_vec());
+    let jobs = (0..world.devices.len()).filter(|device| world.devices[*device].holds_out());
+    let jobs: Vec<Job> = jobs.map(|device| Job::HeldOut { device, base: Arc::clone(&base) }).collect();
+    anyhow::ensure!(!jobs.is_empty(), "no device holds anything out; set federation.holdout");
+    let done = std::thread::scope(|scope| Pool::start(scope, world, threads).run(jobs, || ()))?;
+    let mut total = Evaluated { examples: 0, correct: 0, loss_sum: 0.0 };
+    for done in done {
+        if let Done::Evaluated(part) = done {
+            total.examples += part.examples;
+            total.correct += part.correct;
+            total.loss_sum += part.loss_sum;
+        }
+    }
+    Ok(total)
+}
+
+struct Simulation<'world> {
+    input: &'world TaskInput,
+    world: &'world World,
+    pool: Pool,
+    positions: BTreeMap<DeviceId, usize>,
+    machine: RunMachine,
+    now_ms: u64,
+    numerics: Numerics,
+    fold: Fold,
+    staged: Staged,
+    version: Version,
+    base: Arc<Vec<f32>>,
+    previous: Option<Previous>,
+    /// What each device owes, and what it will owe when the round under way contains its update.
+    owed: BTreeMap<DeviceId, Arc<Residual>>,
+    owed_then: BTreeMap<DeviceId, Arc<Residual>>,
+    /// Which version's digest each device holds.
+    held: BTreeMap<DeviceId, Digest>,
+    rounds: Vec<Round>,
+    last: Option<Evaluated>,
+    rounds_to_target: Option<u32>,
+}
+
+/// The version before the current one, for devices that hold it: they get the difference.
+struct Previous {
+    digest: Digest,
+    encoded: Bytes,
+    /// Bytes of the difference, once somebody has asked for it; none where it is no smaller than the version.
+    difference_bytes: Option<Option<usize>>,
+}
+
+/// Sums over the updates of the round under way.
+#[derive(Default)]
+struct Staged {
+    weight: u64,
+    loss_sum: f64,
+    bytes_up: u64,
+    bytes_down: u64,
+}
+
+impl<'world> Simulation<'world> {
+    fn new(input: &'world TaskInput, world: &'world World, pool: Pool, start: Option<Vec<f32>>) -> Result<Self> {
+        let plan = &world.plan;
+        let manifest = plan.manifest()?;
+        let mut federation = input.task.federation.clone();
+        // Simulated devices are all there before the first round; real ones get as long as they need.
+        federation.devices_min = u32::try_from(world.devices.len()).context("fewer than 2^32 devices")?;
+        let settings = RunSettings { task: TaskId(plan.id()), run: RunId(1), seed: input.seed, federation };
+        let machine = RunMachine::new(settings, Progress::default());
+        let numerics = Numerics::new(&plan.update, manifest.len(), cohort_max(&input.task.federation))?;
+        let master = start.unwrap_or_else(|| starling_spec::init::initial_parameters(&manifest, plan.seed));
+        anyhow::ensure!(
+            master.len() == manifest.len(),
+            "{} parameters were given to start from; the network has {}",
+            master.len(),
+            manifest.len()
+        );
+        let version = Version::publish(0, master, plan.update.down)?;
+        Ok(Self {
+            input,
+            world,
+            pool,
+            positions: world.devices.iter().enumerate().map(|(position, device)| (device.id, position)).collect(),
+            machine,
+            now_ms: 0,
+            fold: Fold::new(&numerics),
+            numerics,
+            staged: Staged::default(),
+            base: Arc::new(version.decoded().into_owned()),
+            version,
+            previous: None,
+            owed: BTreeMap::new(),
+            owed_then: BTreeMap::new(),
+            held: BTreeMap::new(),
+            rounds: Vec::new(),
+            last: None,
+            rounds_to_target: None,
+        })
+    }
+
+    fn run(mut self, bar: &ProgressBar) -> Result<(Simulated, Vec<f32>)> {
+        for device in self.world.devices.iter() {
+            self.machine.handle_available(self.now_ms, device.id);
+        }
+        let mut finished = false;
+        while !finished {
+            let mut asked = BTreeSet::new();
+            let mut task = None;
+            while let Some(action) = self.machine.poll_action() {
+                match action {
+                    Action::Start { device, address, kind, .. } => {
+                        asked.insert(self.positions[&device]);
+                        task = Some((address, kind));
+                    }
+                    Action::Commit { address, contributors, cohort } => {
+                        self.commit(address, &contributors, cohort, bar)?;
+                    }
+                    Action::Abandon { .. } => {
+                        self.fold = Fold::new(&self.numerics);
+                        self.staged = Staged::default();
+                        self.owed_then.clear();
+                    }
+                    Action::Evaluated { figures, .. } => self.note_held_out(figures),
+                    Action::Finished(_) => finished = true,
+                    Action::End { .. } => {}
+                }
+            }
+            match task {
+                Some((address, RoundKind::Train)) => self.train(address, &asked)?,
+                Some((address, RoundKind::Evaluate)) => self.evaluate(address, &asked)?,
+                Some((_, kind)) => anyhow::bail!("a round of kind {kind:?} cannot be simulated"),
+                None if finished => {}
+                None => self.sleep()?,
+            }
+        }
+        Ok(self.finish())
+    }
+
+    /// Lets time pass until the machine's next timer.
+    fn sleep(&mut self) -> Result<()> {
+        let timer = self.machine.poll_timeout_ms(self.now_ms).context("the run waits for nothing that could happen")?;
+        self.now_ms = timer.max(self.now_ms + 1);
+        self.machine.handle_timeout(self.now_ms);
+        Ok(())
+    }
+
+    fn train(&mut self, address: Address, asked: &BTreeSet<usize>) -> Result<()> {
+        let (mut cohort, idle): (Vec<usize>, Vec<usize>) =
+            asked.iter().partition(|device| self.world.devices[**device].has_training_rows());
+        self.decline(address, &idle);
+        cohort.iter().for_each(|device| self.send_model(*device));
+        // The order of arrival decides only whose updates an over-selected round does without: it is drawn.
+        let arrival = |device: &usize| {
+            let key = device_key(self.world.devices[*device].id.0);
+            Random::new(self.input.seed, Purpose::Cohort, &[u64::from(address.round), key]).next_u64()
+        };
+        cohort.sort_by_key(arrival);
+        let job = |device: &usize| Job::Train {
+            device: *device,
+            address,
+            base: Arc::clone(&self.base),
+            residual: self.owed(self.world.devices[*device].id),
+        };
+        let done = self.pool.run(cohort.iter().map(job).collect(), || ())?;
+        for (device, done) in cohort.into_iter().zip(done) {
+            if let Done::Sealed(sealed, residual) = done {
+                if let Some(residual) = residual {
+                    self.owed_then.insert(self.world.devices[device].id, Arc::new(residual));
+                }
+                self.receive(device, address, &sealed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What `device` owes from earlier rounds, where the codec keeps a residual.
+    fn owed(&self, device: DeviceId) -> Option<Arc<Residual>> {
+        let nothing = || Arc::new(Residual::zero(self.numerics.parameters()));
+        self.numerics.codec().keeps_residual().then(|| self.owed.get(&device).map_or_else(nothing, Arc::clone))
+    }
+
+    /// Devices without data for the round say so, as real ones do.
+    fn decline(&mut self, address: Address, devices: &[usize]) {
+        for device in devices {
+            self.machine.handle_out(self.now_ms, self.world.devices[*device].id, &address);
+        }
+    }
+
+    /// What the aggregator does with an update: admit the header, the body, ask the machine, fold.
+    fn receive(&mut self, device: usize, address: Address, sealed: &Sealed) -> Result<()> {
+        let id = self.world.devices[device].id;
+        self.now_ms += 1;
+        let header = sealed.header(&address);
+        if self.machine.admit_update(id, &address).is_err() {
+            return Ok(()); // The round is complete without it.
+        }
+        admit_header(&header, &self.numerics)?;
+        let admitted = admit(id, &header, sealed.bytes().clone(), sealed.digest(), &self.numerics)
+            .with_context(|| format!("the update of device {id} in {address} was refused"))?;
+        self.machine.handle_update(self.now_ms, id, &address)?;
+        self.fold.add(&admitted)?;
+        let report = admitted.report();
+        self.staged.weight += u64::from(report.weight);
+        self.staged.loss_sum += f64::from(report.train_loss) * f64::from(report.weight);
+        self.staged.bytes_up += BLOB_HEADER_BYTES as u64 + sealed.bytes().len() as u64;
+        Ok(())
+    }
+
+    /// Counts the bytes that bring the current version to `device`.
+    fn send_model(&mut self, device: usize) {
+        let digest = self.version.digest();
+        let whole = self.version.encoded();
+        let held = self.held.insert(self.world.devices[device].id, digest);
+        let length = match (held, &mut self.previous) {
+            (Some(held), _) if held == digest => return,
+            (Some(held), Some(previous)) if held == previous.digest => previous
+                .difference_bytes
+                .get_or_insert_with(|| difference::encode(&previous.encoded, whole).map(|bytes| bytes.len()))
+                .unwrap_or(whole.len()),
+            _ => whole.len(),
+        };
+        self.staged.bytes_down += BLOB_HEADER_BYTES as u64 + length as u64;
+    }
+
+    fn evaluate(&mut self, address: Address, asked: &BTreeSet<usize>) -> Result<()> {
+        let (devices, idle): (Vec<usize>, Vec<usize>) =
+            asked.iter().partition(|device| self.world.devices[**device].holds_out());
+        self.decline(address, &idle);
+        devices.iter().for_each(|device| self.send_model(*device));
+        if let Some(round) = self.rounds.last_mut() {
+            round.bytes_down += std::mem::take(&mut self.staged.bytes_down);
+        }
+        let job = |device: &usize| Job::HeldOut { device: *device, base: Arc::clone(&self.base) };
+        let done = self.pool.run(devices.iter().map(job).collect(), || ())?;
+        for (device, done) in devices.into_iter().zip(done) {
+            if let Done::Evaluated(Evaluated { examples, correct, loss_sum }) = done {
+                self.now_ms += 1;
+                let evaluation = Evaluation { address, examples, correct, loss_sum };
+                self.machine.handle_evaluation(self.now_ms, self.world.devices[device].id, evaluation);
+            }
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "counts of examples stay far below 2^53")]
+    fn note_held_out(&mut self, figures: HeldOut) {
+        if let Some(round) = self.rounds.last_mut()
+            && figures.examples > 0
+        {
+            let examples = figures.examples as f64;
+            round.heldout_loss = Some(figures.loss_sum / examples);
+            let counts = self.input.task.kind != TaskKind::Regression;
+            round.heldout_accuracy = counts.then_some(figures.correct as f64 / examples);
+        }
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "weights add up to far less than 2^53")]
+    fn commit(
+        &mut self,
+        address: Address,
+        contributors: &BTreeSet<DeviceId>,
+        cohort: usize,
+        bar: &ProgressBar,
+    ) -> Result<()> {
+        anyhow::ensure!(self.fold.contributors() == contributors, "the fold holds other updates than the round");
+        let owed = std::mem::take(&mut self.owed_then);
+        self.owed.extend(owed.into_iter().filter(|(device, _)| contributors.contains(device)));
+        let mut master = self.version.master().to_vec();
+        self.fold.apply_mean(&mut master);
+        self.fold = Fold::new(&self.numerics);
+        let (digest, encoded) = (self.version.digest(), self.version.encoded().clone());
+        // In f32 a difference saves next to nothing: the aggregator always sends the whole.
+        let differs = self.input.task.update.difference && self.world.plan.update.down != CodecSpec::F32;
+        self.previous = differs.then_some(Previous { digest, encoded, difference_bytes: None });
+        self.version = Version::publish(self.version.number() + 1, master, self.world.plan.update.down)?;
+        self.base = Arc::new(self.version.decoded().into_owned());
+        let test = self.pool.test(self.world, &self.base)?;
+        let counts = self.input.task.kind != TaskKind::Regression;
+        let test_accuracy = test.as_ref().filter(|_| counts).map(Evaluated::accuracy);
+        let staged = std::mem::take(&mut self.staged);
+        self.rounds.push(Round {
+            round: address.round,
+            cohort,
+            contributors: contributors.len(),
+            weight: staged.weight,
+            train_loss: staged.loss_sum / staged.weight.max(1) as f64,
+            test_accuracy,
+            test_loss: test.as_ref().map(Evaluated::loss),
+            heldout_accuracy: None,
+            heldout_loss: None,
+            bytes_up: staged.bytes_up,
+            bytes_down: staged.bytes_down,
+            epsilon: None,
+        });
+        self.last = test;
+        let target = self.input.task.federation.target;
+        let reached = target.zip(test_accuracy).is_some_and(|(target, accuracy)| accuracy >= target);
+        if reached {
+            self.rounds_to_target = Some(address.round);
+        }
+        bar.set_position(u64::from(address.round));
+        bar.set_message(percent(test_accuracy));
+        self.machine.handle_committed(self.now_ms, reached);
+        Ok(())
+    }
+
+    fn finish(self) -> (Simulated, Vec<f32>) {
+        let last = self.rounds.last();
+        let simulated = Simulated {
+            task: self.input.task.name.clone(),
+            seed: self.input.seed,
+            devices: self.world.devices.len(),
+            parameters: self.version.master().len(),
+            target: self.input.task.federation.target,
+            rounds_to_target: self.rounds_to_target,
+            final_accuracy: last.and_then(|round| round.test_accuracy),
+            final_loss: last.and_then(|round| round.test_loss),
+            model_digest: self.version.digest().to_string(),
+            rounds: self.rounds,
+        };
+        (simulated, self.version.decoded().into_owned())
+    }
+}
