@@ -32,8 +32,8 @@ impl MaxPool {
             fn wide(pool: &MaxPool, x: &[f32], y: &mut [f32], winners: &mut [u32]) {
                 pool.largest(x, y, winners);
             }
-            if build != Build::Portable {
-                // SAFETY: a processor has AVX2 where another than the portable build is available.
+            if build.wide() {
+                // SAFETY: a wide build exists only where the processor has AVX2.
                 return unsafe { wide(self, x, y, winners) };
             }
         }

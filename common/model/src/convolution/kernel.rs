@@ -284,9 +284,13 @@ build!(
     fma: |a: [f32; 8], b: [f32; 8], c: [f32; 8]| -> [f32; 8] { std::array::from_fn(|i| a[i] * b[i] + c[i]) },
 );
 
-/// Which build runs: the widest that the processor has. The standard library caches the answer.
+/// A build that this processor runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Build {
+pub(crate) struct Build(Kind);
+
+/// Private, so that only [`Build::available`] makes those that need features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -295,21 +299,26 @@ pub(crate) enum Build {
 }
 
 impl Build {
-    /// The builds that this processor runs, the widest first.
+    /// The builds that this processor runs, the widest first. The standard library remembers what it found.
     pub(crate) fn available() -> Vec<Self> {
         let mut builds = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
             if avx2 && std::arch::is_x86_feature_detected!("avx512f") {
-                builds.push(Self::Avx512);
+                builds.push(Self(Kind::Avx512));
             }
             if avx2 {
-                builds.push(Self::Avx2);
+                builds.push(Self(Kind::Avx2));
             }
         }
-        builds.push(Self::Portable);
+        builds.push(Self(Kind::Portable));
         builds
+    }
+
+    /// Whether the processor has AVX2 and fused multiplication: every build but the portable one asks for them.
+    pub(crate) fn wide(self) -> bool {
+        self.0 != Kind::Portable
     }
 
     /// Computes `job` into `dst`.
@@ -333,12 +342,12 @@ impl Build {
         // number, and whole vectors of `w` and `start` by their padding. The features were found by `available`, the only
         // place that gives a build with features.
         unsafe {
-            match self {
+            match self.0 {
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 => avx512::product(job, dst),
+                Kind::Avx512 => avx512::product(job, dst),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx2 => avx2::product(job, dst),
-                Self::Portable => portable::product(job, dst),
+                Kind::Avx2 => avx2::product(job, dst),
+                Kind::Portable => portable::product(job, dst),
             }
         }
     }
@@ -362,12 +371,12 @@ impl Build {
         assert!(within(&[(job.rows * job.run, job.w_step)], dw), "dw has a row for each value of a run");
         // SAFETY: as in `product`: the assertions bound every index, `padded` the last vector of `dy`.
         unsafe {
-            match self {
+            match self.0 {
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 => avx512::outer(job, dw),
+                Kind::Avx512 => avx512::outer(job, dw),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx2 => avx2::outer(job, dw),
-                Self::Portable => portable::outer(job, dw),
+                Kind::Avx2 => avx2::outer(job, dw),
+                Kind::Portable => portable::outer(job, dw),
             }
         }
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use starling_compress::WeightMap;
+use starling_compress::method::binary::Binarised;
 use starling_compress::method::prune::{Criterion, Mask, Shares, mask};
 use starling_compress::method::quantise::FakeQuantised;
 use starling_model::{Memory, Network, TrainPath};
@@ -142,6 +143,16 @@ fn binary_layers_compute_with_signs() {
         let found = Network::new(&signs).expect("a network").predict(&free, &features).expect("outputs");
         let expected = Network::new(&plain).expect("a network").predict(&by_hand, &features).expect("outputs");
         assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{backend:?}");
+        // The gradient by the real weights is that by the signs, brought back.
+        let (data, rows) =
+            (Memory::classes(36, features, (0..20).map(|row| row % 3).collect()), (0..20).collect::<Vec<_>>());
+        let (_, gradient) =
+            Network::new(&signs).expect("a network").loss_gradient(&free, &data, &rows).expect("a gradient");
+        let (_, mut back) =
+            Network::new(&plain).expect("a network").loss_gradient(&by_hand, &data, &rows).expect("a gradient");
+        Binarised::new(&shape(&signs)).backward(&free, &mut back);
+        assert!(gradient.iter().any(|slope| slope.abs() > 1e-2));
+        assert!(gradient.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-5), "{backend:?}");
     }
 }
 
