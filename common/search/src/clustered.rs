@@ -98,7 +98,8 @@ mod tests {
         map.forward(&free, &mut computed);
         let (low, high) = (computed[3], computed[0]);
         assert_eq!(computed, [high, high, 0.0, low, low, 0.0, high, low, 7.0, 8.0]);
-        assert!((high - 3.5 / 3.0).abs() < 1e-3 && (low + 6.5 / 3.0).abs() < 1e-3, "means, in binary16");
+        // A book of two is written with few bits.
+        assert!((high - 3.5 / 3.0).abs() < 0.1 && (low + 6.5 / 3.0).abs() < 0.15, "means, rounded: {high} and {low}");
         free[0] = -1.9;
         map.forward(&free, &mut computed);
         assert_eq!((computed[0], computed[1]), (low, high), "the same centroids, another member");
