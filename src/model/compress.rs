@@ -9,7 +9,7 @@ use serde::Serialize;
 use starling_daemon::Exit;
 use starling_search::{
     Candidate, Effort, Limits, LocalTuner, Method, Observer, Outcome, Runs, Settings, Tuner, VALIDATION_SHARE,
-    report_html, search, validation_split,
+    report_html, search, train_teachers, validation_split,
 };
 use starling_spec::TaskKind;
 
@@ -17,6 +17,7 @@ use super::federated::FederatedTuner;
 use super::file::{self, Weights};
 use crate::report::{JsonArgs, Table, bytes as size, figure, percent, progress};
 use crate::task_input::{TaskArgs, TaskInput};
+use crate::train::passes;
 
 /// Timed runs of each candidate.
 const LATENCY_RUNS: usize = 2_000;
@@ -53,6 +54,9 @@ pub(crate) struct Args {
     /// How much fine-tuning listens to the full model's outputs rather than to the labels, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = Settings::default().distil, value_parser = parse_share)]
     distil: f64,
+    /// Train so many further full models, whose answers fine-tuning listens to beside the given one's
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=16), conflicts_with = "federated")]
+    teachers: u32,
     /// The first learning rate of fine-tuning (Adam, falling to 0 along a cosine)
     #[arg(long, value_name = "RATE", default_value_t = Settings::default().lr, value_parser = parse_positive)]
     lr: f64,
@@ -152,7 +156,7 @@ pub(super) fn command(args: &Args) -> Result<Exit> {
         FederatedTuner::new(&input, bar_of_tuner)
             .and_then(|mut tuner| run(&input, parameters, &settings, &mut tuner, &bar))
     } else {
-        on_local_rows(&input, parameters, share, &settings, &bar)
+        on_local_rows(&input, parameters, share, (&settings, args.teachers), &bar)
     };
     bar.finish_and_clear();
     let mut outcome = result?;
@@ -181,14 +185,21 @@ fn on_local_rows(
     input: &TaskInput,
     parameters: Vec<f32>,
     share: f64,
-    settings: &Settings,
+    (settings, teachers): (&Settings, u32),
     bar: &ProgressBar,
 ) -> Result<Outcome> {
     let data = input.load()?;
     let share = if share > 0.0 { share } else { VALIDATION_SHARE };
     let rows = validation_split(data.train.len(), share, input.seed)?;
+    let epochs = passes(&input.task.federation, input.task.train.epochs);
+    let mut members = vec![parameters.clone()];
+    if teachers > 0 {
+        bar.inc_length(u64::from(teachers) * epochs as u64);
+        bar.set_message("train teachers");
+        members.extend(train_teachers(&input.plan, &data.train, &rows.0, teachers as usize, epochs, || bar.inc(1))?);
+    }
     let on_epoch = Box::new(|| bar.inc(1));
-    let mut tuner = LocalTuner::new(&input.plan, &data.train, rows, parameters.clone(), on_epoch)?;
+    let mut tuner = LocalTuner::new(&input.plan, &data.train, rows, members, on_epoch)?;
     run(input, parameters, settings, &mut tuner, bar)
 }
 

@@ -13,8 +13,8 @@ use starling_spec::{Optimizer, Schedule, TaskPlan, TrainSettings, WeightForm};
 
 use crate::clustered::Clustered;
 use crate::error::SearchError;
-use crate::full_model::FullModel;
 use crate::surgery::Surgery;
+use crate::teachers::Teachers;
 use crate::tuner::{Constraint, FineTune, Model, Tuner};
 
 /// The share of the training rows that is kept from fitting and validated on: the customary 55,000 and 5,000 of MNIST.
@@ -58,14 +58,15 @@ pub struct LocalTuner<'a> {
     data: &'a Dataset,
     fit: Vec<u32>,
     validation: Vec<u32>,
-    teacher: FullModel,
+    teachers: Teachers,
     tunings: u64,
     on_epoch: Box<dyn FnMut() + 'a>,
 }
 
 impl<'a> LocalTuner<'a> {
     /// A tuner for `plan` over `data`, whose rows `fit` it may learn from and whose rows `validation` it judges on. Tuned
-    /// networks learn from the full one with the parameters `full`; `on_epoch` is called after each pass over the data.
+    /// networks learn from the mean of the full networks with the parameters `teachers`, of which the first are the full model's own;
+    /// `on_epoch` is called after each pass over the data.
     ///
     /// # Errors
     /// [`SearchError::Model`] when the plan describes no network.
@@ -73,11 +74,11 @@ impl<'a> LocalTuner<'a> {
         plan: &'a TaskPlan,
         data: &'a Dataset,
         (fit, validation): (Vec<u32>, Vec<u32>),
-        full: Vec<f32>,
+        teachers: Vec<Vec<f32>>,
         on_epoch: Box<dyn FnMut() + 'a>,
     ) -> Result<Self, SearchError> {
-        let teacher = FullModel::new(plan, full).map_err(SearchError::model("building the full network"))?;
-        Ok(Self { plan, data, fit, validation, teacher, tunings: 0, on_epoch })
+        let teachers = Teachers::new(plan, teachers).map_err(SearchError::model("building the full network"))?;
+        Ok(Self { plan, data, fit, validation, teachers, tunings: 0, on_epoch })
     }
 
     fn plan_of(&self, model: &Model) -> TaskPlan {
@@ -138,8 +139,8 @@ impl Tuner for LocalTuner<'_> {
             }
             Constraint::Shared(map) => Some(map),
         };
-        let full = &mut self.teacher;
-        let mut outputs = |features: &[f32]| full.answer(features);
+        let teachers = &mut self.teachers;
+        let mut outputs = |features: &[f32]| teachers.answer(features);
         #[allow(clippy::cast_possible_truncation, reason = "a share")]
         let share = tuning.distil as f32;
         let teacher = (share > 0.0).then_some(Teacher { outputs: &mut outputs, temperature: TEMPERATURE, share });

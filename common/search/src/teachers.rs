@@ -1,19 +1,21 @@
-//! Who compressed networks learn from: the full model.
+//! Who compressed networks learn from: the full model, and where asked for, others trained beside it.
 
 use std::collections::HashMap;
 
-use starling_model::{ModelError, Network};
+use starling_data::Dataset;
+use starling_model::{ModelError, Network, TrainPath};
 use starling_spec::TaskPlan;
+use starling_spec::init::initial_parameters;
 use starling_spec::random::mix;
 use starling_spec::shape::infer;
 
 /// Answers that are remembered: more than MNIST has images, and some MB of them.
 const REMEMBERED_VALUES_MAX: usize = 1 << 24;
 
-/// The full model's outputs, remembered sample by sample: tuning goes over the same rows again and again.
-pub(crate) struct FullModel {
+/// The mean of several networks' outputs, remembered sample by sample: tuning goes over the same rows again and again.
+pub(crate) struct Teachers {
     network: Network,
-    parameters: Vec<f32>,
+    members: Vec<Vec<f32>>,
     input_len: usize,
     output_len: usize,
     /// Where a sample's answer begins in `answers`, by its features' hash.
@@ -21,13 +23,13 @@ pub(crate) struct FullModel {
     answers: Vec<f32>,
 }
 
-impl FullModel {
-    /// The network of `plan` with `parameters`.
-    pub(crate) fn new(plan: &TaskPlan, parameters: Vec<f32>) -> Result<Self, ModelError> {
+impl Teachers {
+    /// The networks of `plan` with `members` for parameters.
+    pub(crate) fn new(plan: &TaskPlan, members: Vec<Vec<f32>>) -> Result<Self, ModelError> {
         let network = Network::new(plan)?;
         let shape = infer(plan.kind, &plan.shape, &plan.layers)?;
         let (input_len, output_len) = (shape.input.iter().product(), shape.output.iter().product());
-        Ok(Self { network, parameters, input_len, output_len, places: HashMap::new(), answers: Vec::new() })
+        Ok(Self { network, members, input_len, output_len, places: HashMap::new(), answers: Vec::new() })
     }
 
     /// The answers for a whole number of samples.
@@ -37,10 +39,10 @@ impl FullModel {
         let new: Vec<usize> = (0..samples.len()).filter(|index| !self.places.contains_key(&keys[*index])).collect();
         if !new.is_empty() {
             let asked: Vec<f32> = new.iter().flat_map(|index| samples[*index]).copied().collect();
-            let found = self.network.predict(&self.parameters, &asked)?;
+            let found = self.ask(&asked)?;
             if self.answers.len() + found.len() > REMEMBERED_VALUES_MAX {
                 // A set that large is asked about anew each time; mixing both would cost as much.
-                return self.network.predict(&self.parameters, features);
+                return self.ask(features);
             }
             for (answer, index) in found.chunks_exact(self.output_len).zip(new) {
                 self.places.insert(keys[index], self.answers.len());
@@ -48,6 +50,18 @@ impl FullModel {
             }
         }
         Ok(keys.iter().flat_map(|key| &self.answers[self.places[key]..][..self.output_len]).copied().collect())
+    }
+
+    fn ask(&self, features: &[f32]) -> Result<Vec<f32>, ModelError> {
+        let mut mean = vec![0f32; features.len() / self.input_len * self.output_len];
+        #[allow(clippy::cast_precision_loss, reason = "a handful of networks")]
+        let share = 1.0 / self.members.len().max(1) as f32;
+        for parameters in &self.members {
+            for (mean, output) in mean.iter_mut().zip(self.network.predict(parameters, features)?) {
+                *mean += share * output;
+            }
+        }
+        Ok(mean)
     }
 }
 
@@ -59,6 +73,34 @@ fn hash(sample: &[f32]) -> u64 {
     // The multiplication leaves the low bits weak.
     mix(folded)
 }
+
+/// Trains `count` networks of `plan` on the rows `fit` of `data` as its `[train]` says, for `epochs`, each from initial parameters of
+/// its own.
+///
+/// # Errors
+/// What training says.
+pub fn train_teachers(
+    plan: &TaskPlan,
+    data: &Dataset,
+    fit: &[u32],
+    count: usize,
+    epochs: usize,
+    mut on_epoch: impl FnMut(),
+) -> Result<Vec<Vec<f32>>, ModelError> {
+    let mut network = Network::new(plan)?;
+    let manifest = plan.manifest()?;
+    (0..count as u64)
+        .map(|member| {
+            let mut parameters = initial_parameters(&manifest, mix(plan.seed ^ mix(member + 1)));
+            let path = TrainPath { device: TEACHER, round: member };
+            network.train_pooled(&mut parameters, data, fit, epochs, path, &mut |_, _| on_epoch())?;
+            Ok(parameters)
+        })
+        .collect()
+}
+
+/// The key of the batch orders of teachers: no device's, since those are digests.
+const TEACHER: u64 = 0x7465_6163_6865_72;
 
 #[cfg(test)]
 mod tests {
@@ -81,13 +123,19 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_the_same_when_remembered() {
+    fn the_answer_is_the_mean_and_is_the_same_when_remembered() {
         // y = x W + b with W [in, out].
-        let mut full = FullModel::new(&plan(), vec![2., 0., 0., 2., 1., 1.]).expect("a model");
-        assert_eq!(full.answer(&[1.0, 2.0, -1.0, 0.0]).expect("answers"), [3.0, 5.0, -1.0, 1.0]);
-        assert_eq!(full.answers.len(), 4);
-        assert_eq!(full.answer(&[-1.0, 0.0, 1.0, 2.0, 1.0, 2.0]).expect("answers"), [-1.0, 1.0, 3.0, 5.0, 3.0, 5.0]);
-        assert_eq!(full.answers.len(), 4, "nothing was asked anew");
+        let members = vec![vec![1., 0., 0., 1., 0., 0.], vec![3., 0., 0., 3., 2., 2.]];
+        let mut teachers = Teachers::new(&plan(), members).expect("teachers");
+        let features = [1.0, 2.0, -1.0, 0.0];
+        let first = teachers.answer(&features).expect("answers");
+        assert_eq!(first, [3.0, 5.0, -1.0, 1.0]);
+        assert_eq!(teachers.answers.len(), 4);
+        assert_eq!(
+            teachers.answer(&[-1.0, 0.0, 1.0, 2.0, 1.0, 2.0]).expect("answers"),
+            [-1.0, 1.0, 3.0, 5.0, 3.0, 5.0]
+        );
+        assert_eq!(teachers.answers.len(), 4, "nothing was asked anew");
     }
 
     #[test]
