@@ -65,7 +65,7 @@ impl Teachers {
     }
 }
 
-/// A hash of a sample's bits; two samples of one set share it with a probability of about 2^-32 for 60,000 of them.
+/// A hash of a sample's bits: among 60,000 samples any two share it with a probability of about 10^-10.
 fn hash(sample: &[f32]) -> u64 {
     let folded = sample.iter().fold(sample.len() as u64, |state, value| {
         (state.rotate_left(5) ^ u64::from(value.to_bits())).wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -100,7 +100,7 @@ pub fn train_teachers(
 }
 
 /// The key of the batch orders of teachers: no device's, since those are digests.
-const TEACHER: u64 = 0x7465_6163_6865_72;
+const TEACHER: u64 = 0x0074_6561_6368_6572;
 
 #[cfg(test)]
 mod tests {
