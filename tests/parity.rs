@@ -40,3 +40,8 @@ fn inv11_processes_and_simulation_learn_the_same_bytes_in_f32() {
 fn inv11_processes_and_simulation_learn_the_same_bytes_with_8_bits() {
     compare("q8", "f16");
 }
+
+#[test]
+fn inv11_processes_and_simulation_owe_the_same_after_sparse_updates() {
+    compare("topk:0.05", "f32");
+}
