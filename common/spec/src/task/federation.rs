@@ -1,0 +1,140 @@
+//! `[federation]`: rounds, cohorts and simulated devices.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::SpecError;
+
+/// How training data are spread over simulated devices.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Partition {
+    /// Shuffled, in equal parts.
+    Iid,
+    /// Sorted by label, cut into shards, this many shards a device (McMahan et al. 2017, §3).
+    Shards(u32),
+    /// Each class spread by a Dirichlet draw of this concentration (Hsu et al. 2019, §3).
+    Dirichlet(f64),
+    /// One device a distinct value of `data.client`.
+    Column,
+}
+
+impl FromStr for Partition {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        let wrong = || {
+            SpecError::value(
+                "federation.partition",
+                format!("{text:?}"),
+                "expected iid, shards:K (K from 1), dirichlet:A (A above 0) or column",
+            )
+        };
+        match text.split_once(':') {
+            None if text == "iid" => Ok(Self::Iid),
+            None if text == "column" => Ok(Self::Column),
+            Some(("shards", count)) => match count.parse() {
+                Ok(count) if count > 0 => Ok(Self::Shards(count)),
+                _ => Err(wrong()),
+            },
+            Some(("dirichlet", alpha)) => match alpha.parse::<f64>() {
+                Ok(alpha) if alpha > 0.0 && alpha.is_finite() => Ok(Self::Dirichlet(alpha)),
+                _ => Err(wrong()),
+            },
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl TryFrom<String> for Partition {
+    type Error = SpecError;
+
+    fn try_from(text: String) -> Result<Self, SpecError> {
+        text.parse()
+    }
+}
+
+impl From<Partition> for String {
+    fn from(partition: Partition) -> Self {
+        match partition {
+            Partition::Iid => "iid".into(),
+            Partition::Shards(count) => format!("shards:{count}"),
+            Partition::Dirichlet(alpha) => format!("dirichlet:{alpha}"),
+            Partition::Column => "column".into(),
+        }
+    }
+}
+
+/// `[federation]`: rounds and cohorts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FederationSection {
+    /// Simulated devices; not given with `partition = "column"`.
+    pub devices: Option<u32>,
+    /// How the data are spread over simulated devices.
+    pub partition: Partition,
+    /// How cohorts are drawn: `fixed` is `max(1, fraction × devices)`.
+    pub participation: Participation,
+    /// The share of available devices that a round selects.
+    pub fraction: f64,
+    /// How many more than the fraction asks are selected, as a factor; the round commits when the fraction has reported
+    /// (Bonawitz et al. 2019 use 1.3).
+    pub over_selection: f64,
+    /// A round starts when at least this many devices are available.
+    pub devices_min: u32,
+    /// The share of the cohort that has to report for the round to commit at its deadline.
+    pub quorum: f64,
+    /// How long a round waits for its cohort, in milliseconds.
+    pub deadline_ms: u64,
+    /// Rounds of a run.
+    pub rounds: u32,
+    /// How updates become a new model.
+    pub strategy: Strategy,
+    /// The run stops when the aggregator-side test accuracy reaches this.
+    pub target: Option<f64>,
+    /// The share of each device's data that is held out for federated evaluation.
+    pub holdout: f64,
+    /// Devices evaluate on their hold-outs after every so many rounds; 0 is never.
+    pub evaluate_every: u32,
+}
+
+impl Default for FederationSection {
+    fn default() -> Self {
+        Self {
+            devices: None,
+            partition: Partition::Iid,
+            participation: Participation::Fixed,
+            fraction: 1.0,
+            over_selection: 1.0,
+            devices_min: 1,
+            quorum: 0.5,
+            deadline_ms: 60_000,
+            rounds: 10,
+            strategy: Strategy::Fedavg,
+            target: None,
+            holdout: 0.0,
+            evaluate_every: 0,
+        }
+    }
+}
+
+/// How cohorts are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Participation {
+    /// A cohort of fixed size, drawn by the aggregator.
+    #[default]
+    Fixed,
+}
+
+/// How updates become a new model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Strategy {
+    /// The mean of the updates, weighted by examples (McMahan et al. 2017, Algorithm 1).
+    #[default]
+    Fedavg,
+}

@@ -1,0 +1,58 @@
+use super::*;
+
+const TASK: &str = r#"
+    name = "t"
+    kind = "classification"
+    [data]
+    format = "csv"
+    train = "embedded:optdigits"
+    shape = [1, 8, 8]
+    [model]
+    preset = "fedavg-2nn"
+"#;
+
+fn with(key: &str, value: &str) -> Result<TaskFile, SpecError> {
+    TaskFile::parse(TASK, &[(key.into(), value.into())])
+}
+
+#[test]
+fn an_override_reaches_any_key() {
+    let task = with("federation.partition", "dirichlet:0.3").expect("a task");
+    assert_eq!(task.federation.partition, Partition::Dirichlet(0.3));
+    let task = with("data.root", "/srv/some data").expect("a task");
+    assert_eq!(task.data.root.as_deref(), Some("/srv/some data"));
+    let task = with("train.lr", "0.5").expect("a task");
+    assert_eq!(task.train.lr, 0.5);
+}
+
+#[test]
+fn an_unknown_key_is_named() {
+    let error = with("train.learning_rate", "1").expect_err("unknown");
+    assert!(error.to_string().contains("learning_rate"), "{error}");
+}
+
+#[test]
+fn a_mask_is_not_left_to_a_coarse_version() {
+    let set = |down: &str| {
+        let overrides = [("train.weights", "pruned"), ("update.down", down)];
+        TaskFile::parse(TASK, &overrides.map(|(key, value)| (key.into(), value.into())))
+    };
+    assert!(set("f16").is_ok());
+    assert!(set("q8").expect_err("coarse").to_string().starts_with("update.down = q8: "));
+}
+
+#[test]
+fn versions_travel_only_in_codecs_of_fixed_length() {
+    for codec in ["eden:1", "topk:0.04", "q8+ec"] {
+        let task = with("update.codec", codec).expect("an update may");
+        assert_eq!(task.update.codec.to_string(), codec);
+        let error = with("update.down", codec).expect_err("a version may not");
+        assert_eq!(error.to_string(), format!("update.down = \"{codec}\": versions travel as f32, f16, or q2 to q16"));
+    }
+}
+
+#[test]
+fn a_value_out_of_range_names_its_key_and_the_range() {
+    let error = with("federation.fraction", "1.5").expect_err("too large");
+    assert_eq!(error.to_string(), "federation.fraction = 1.5: expected above 0 and at most 1");
+}
