@@ -71,6 +71,16 @@ pub(crate) fn integer_scales(values: &[f32], shape: &[usize], bits: u8, per_chan
     }
     let count = channels(shape);
     let inner: usize = shape.get(1..).map_or(1, |rest| rest.iter().product());
+    if bits == 8 && channel_axis(shape) == 1 {
+        // Every step of a training comes here: row by row, since a column's values lie far apart.
+        let mut largest = vec![0f32; count];
+        for row in values.chunks_exact(count) {
+            for (largest, value) in largest.iter_mut().zip(row) {
+                *largest = if value.is_finite() { largest.max(value.abs()) } else { *largest };
+            }
+        }
+        return largest.into_iter().map(|largest| scale_for(largest, bits)).collect();
+    }
     (0..count)
         .map(|channel| {
             if channel_axis(shape) == 1 {
@@ -82,15 +92,20 @@ pub(crate) fn integer_scales(values: &[f32], shape: &[usize], bits: u8, per_chan
         .collect()
 }
 
-/// The scale of least squared error for `values`.
+/// The scale whose last level is `largest`.
+fn scale_for(largest: f32, bits: u8) -> f32 {
+    let limit = level_max(bits);
+    if largest < f32::MIN_POSITIVE * limit * 256.0 { 1.0 } else { round_up_to_bf16(largest * CLIPS[0] / limit) }
+}
+
+/// The scale of least squared error for `values`; with 8 bits nothing is gained by clipping.
 fn scale(values: impl Iterator<Item = f32> + Clone, bits: u8) -> f32 {
     let limit = level_max(bits);
     let largest = magnitude(values.clone());
-    if largest < f32::MIN_POSITIVE * limit * 256.0 {
-        return 1.0;
+    if bits == 8 || largest < f32::MIN_POSITIVE * limit * 256.0 {
+        return scale_for(largest, bits);
     }
-    let clips = if bits == 8 { &CLIPS[..1] } else { &CLIPS[..] };
-    clips
+    CLIPS
         .iter()
         .map(|clip| {
             let scale = round_up_to_bf16(largest * clip / limit);
@@ -167,6 +182,9 @@ impl WeightMap for FakeQuantised {
     }
 
     fn backward(&self, free: &[f32], gradient: &mut [f32]) {
+        if self.bits == 8 {
+            return; // No weight lies beyond the last of its 8-bit levels.
+        }
         let limit = level_max(self.bits) + 0.5;
         for (offset, shape) in &self.tensors {
             let range = *offset..offset + shape.iter().product::<usize>();
