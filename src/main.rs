@@ -6,6 +6,7 @@ mod demo;
 mod evaluator;
 mod fleet;
 mod model;
+mod privacy;
 mod report;
 mod simulate;
 mod simulation;
@@ -39,6 +40,9 @@ enum Command {
     /// Train, compress, evaluate, time and look into models
     #[command(subcommand)]
     Model(model::Model),
+    /// What noise is worth, and how much of it a privacy budget asks for
+    #[command(subcommand)]
+    Privacy(privacy::Privacy),
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
@@ -86,6 +90,7 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Simulate(args) => simulate::command(&args)?,
         Command::Train(args) => train::command(&args)?,
         Command::Model(verb) => return model::command(&verb),
+        Command::Privacy(verb) => privacy::command(&verb)?,
         Command::Bench(Bench::Runtime(args)) => bench_runtime::command(&args)?,
         Command::Certs(args) => starling_certs::command::run(&args)?,
         Command::Client(args) => return Ok(starling_client::command::run(args)),
