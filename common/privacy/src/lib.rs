@@ -24,5 +24,6 @@
 
 pub mod accountant;
 mod logarithm;
+mod transform;
 
 pub use accountant::{Accountant, PrivacyError, SampledGaussian, noise_multiplier, pld, rdp};

@@ -123,7 +123,7 @@ fn nothing_revealed_costs_nothing() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
 
     /// More noise, fewer steps, rarer sampling and a larger δ never cost more; the Rényi bound is never below the tight one.
     #[test]

@@ -12,13 +12,9 @@
 //! Accuracy: an upper bound but for the transform's own rounding, whose false mass stays below 10⁻¹². So δ has a floor,
 //! [`DELTA_MIN`]. Cost: some milliseconds for a few thousand steps, memory 32 bytes a grid point of the window.
 
-use std::sync::Arc;
-
-use rustfft::num_complex::Complex;
-use rustfft::{Fft, FftPlanner};
-
 use super::{PrivacyError, SampledGaussian};
 use crate::logarithm::{add, normal_tail, subtract};
+use crate::transform::{Complex, Way, transform};
 
 /// The grid of losses.
 pub const STEP: f64 = 1e-4;
@@ -32,7 +28,7 @@ const TAIL: f64 = 1e-15;
 /// Deviations of the noise beyond which one step's loss is not looked at: a mass of 10⁻¹⁹.
 const DEVIATIONS: f64 = 9.0;
 
-/// Grid points of one step and of the window: 0.5 GiB of transform.
+/// Grid points of one step and of the window: half a GiB of transform.
 const POINTS_MAX: f64 = (1 << 24) as f64;
 
 /// Whether the unit is in the data that the mechanism ran on.
@@ -169,18 +165,15 @@ fn compose(losses: &[Loss]) -> Result<Composed, PrivacyError> {
     }
     let first = grid_index((low / STEP).floor());
     let points = usize::try_from(grid_index((high / STEP).ceil()) - first + 1).unwrap_or(1).next_power_of_two();
-    let mut planner = FftPlanner::new();
-    let (forward, inverse) = (planner.plan_fft_forward(points), planner.plan_fft_inverse(points));
-    let mut product = vec![Complex::new(1.0, 0.0); points];
+    let mut product = vec![Complex::ONE; points];
     let mut log_finite = 0.0;
     for loss in losses {
-        let transform = transformed(loss, points, &forward);
-        for (product, value) in product.iter_mut().zip(transform) {
-            *product *= value.powu(loss.times);
+        for (product, value) in product.iter_mut().zip(transformed(loss, points)) {
+            *product = *product * value.power(loss.times);
         }
         log_finite += f64::from(loss.times) * (-loss.infinite).ln_1p();
     }
-    inverse.process(&mut product);
+    transform(&mut product, Way::Back);
     // Sums wrap around the window: its first point is where `first` lies.
     let start = wrapped(first, points);
     #[allow(clippy::cast_precision_loss, reason = "at most 2^24 points")]
@@ -190,12 +183,12 @@ fn compose(losses: &[Loss]) -> Result<Composed, PrivacyError> {
     Ok(Composed { first, masses, infinite: -log_finite.exp_m1() + TAIL })
 }
 
-fn transformed(loss: &Loss, points: usize, forward: &Arc<dyn Fft<f64>>) -> Vec<Complex<f64>> {
-    let mut buffer = vec![Complex::new(0.0, 0.0); points];
+fn transformed(loss: &Loss, points: usize) -> Vec<Complex> {
+    let mut buffer = vec![Complex::ZERO; points];
     for (index, mass) in loss.masses.iter().enumerate() {
         buffer[wrapped(loss.first + index_of(index), points)].re += mass;
     }
-    forward.process(&mut buffer);
+    transform(&mut buffer, Way::Forward);
     buffer
 }
 
