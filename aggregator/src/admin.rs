@@ -1,67 +1,49 @@
-//! The operator's local socket: one line of JSON in, one line of JSON out.
+//! The operator's local socket: one line of JSON in, one line of JSON out, and a file where a verb has one.
+//!
+//! ```text
+//! operator                                         daemon
+//!   ├─ {"verb": …}                              ─────▶│
+//!   │◀────────── {"ok": …} or {"error": "…"} ─────────┤
+//!
+//!   ├─ {"verb": "run-start", "weights_bytes": N} ────▶│ N is compared with what the task's network takes
+//!   │◀────────── {"send": N} or {"error": "…"} ───────┤
+//!   ├═ N bytes ══════════════════════════════════════▶│
+//!   │◀────────── {"ok": …} or {"error": "…"} ─────────┤
+//!
+//!   ├─ {"verb": "run-export", …}                 ────▶│
+//!   │◀────────── {"ok": …, "bytes": N} ═ N bytes ═════┤
+//! ```
 //!
 //! Authentication is the kernel's: the socket lies in the state folder with mode 0600, and the peer's user id is checked,
-//! so that only the user who runs the daemon, or root, is heard.
+//! so that only the user who runs the daemon, or root, is heard. Invariant 8 holds for lines and files alike.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+mod ask;
+
+use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use bytes::Bytes;
+use starling_spec::{TaskFile, TaskPlan};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::event::{AdminRequest, Event};
+use crate::event::{AdminAnswer, AdminRequest, Event};
+use crate::export::weights_bytes_max;
+
+pub use ask::{AdminError, ask, ask_for_file, ask_with_file};
 
 /// Bytes of one request: a task file and its overrides.
 const REQUEST_BYTES_MAX: u64 = 1 << 20;
 
-/// Bytes of one answer: a run of 100,000 rounds.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
-
 /// How long a request may take to arrive, or its answer to be made: a large model takes seconds to initialise.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Why the daemon could not be asked, or what it said no to.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    /// No daemon there.
-    #[error("no aggregator answers at {path}; is it running with this state folder?")]
-    Unreachable {
-        /// The socket.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// It hung up or answered nonsense.
-    #[error("the aggregator's answer could not be read")]
-    Answer(#[source] io::Error),
-    /// It said no.
-    #[error("{0}")]
-    Refused(String),
-}
-
-/// Asks the daemon that listens at `path`.
-///
-/// # Errors
-/// When there is none, or when it says no.
-pub fn ask(path: &Path, request: &serde_json::Value) -> Result<serde_json::Value, AdminError> {
-    let unreachable = |source| AdminError::Unreachable { path: path.to_owned(), source };
-    let mut stream = StdUnixStream::connect(path).map_err(unreachable)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(AdminError::Answer)?;
-    stream.write_all(format!("{request}\n").as_bytes()).map_err(AdminError::Answer)?;
-    let mut line = String::new();
-    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut line).map_err(AdminError::Answer)?;
-    let mut answer: serde_json::Value =
-        serde_json::from_str(&line).map_err(|error| AdminError::Answer(error.into()))?;
-    match answer.get("error").and_then(|error| error.as_str()) {
-        Some(error) => Err(AdminError::Refused(error.to_owned())),
-        None => Ok(answer["ok"].take()),
-    }
-}
+/// Weights that are on their way in at once; further ones wait. Each takes as much memory as its model.
+const UPLOADS_MAX: usize = 1;
 
 /// The listening socket; its file goes with it.
 #[derive(Debug)]
@@ -89,12 +71,15 @@ impl Socket {
     }
 
     pub(crate) async fn serve(self, events: mpsc::Sender<Event>) {
+        let uploads = Arc::new(Semaphore::new(UPLOADS_MAX));
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let events = events.clone();
+                    let (events, uploads) = (events.clone(), Arc::clone(&uploads));
                     tokio::spawn(async move {
-                        if let Ok(Err(error)) = tokio::time::timeout(2 * PATIENCE, answer(stream, events)).await {
+                        if let Ok(Err(error)) =
+                            tokio::time::timeout(2 * PATIENCE, answer(stream, events, &uploads)).await
+                        {
                             tracing::warn!(error = %error, "an operator's request failed");
                         }
                     });
@@ -115,7 +100,7 @@ impl Drop for Socket {
     }
 }
 
-async fn answer(stream: UnixStream, events: mpsc::Sender<Event>) -> io::Result<()> {
+async fn answer(stream: UnixStream, events: mpsc::Sender<Event>, uploads: &Semaphore) -> io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     if peer != 0 && peer != own_uid() {
         return Err(io::Error::new(
@@ -125,23 +110,73 @@ async fn answer(stream: UnixStream, events: mpsc::Sender<Event>) -> io::Result<(
     }
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    let read = tokio::io::BufReader::new(read.take(REQUEST_BYTES_MAX));
-    tokio::pin!(read);
-    tokio::time::timeout(PATIENCE, read.read_line(&mut line)).await??;
+    let mut read = tokio::io::BufReader::new(read);
+    tokio::time::timeout(PATIENCE, (&mut read).take(REQUEST_BYTES_MAX).read_line(&mut line)).await??;
     let answer = match serde_json::from_str::<AdminRequest>(&line) {
         Ok(request) => {
-            let (reply, answer) = oneshot::channel();
-            // A hub that is gone drops the reply's sender, which is the answer.
-            let _ = events.send(Event::Admin(request, reply)).await;
-            answer.await.unwrap_or_else(|_| Err("the aggregator is shutting down".into()))
+            // Held until the run is loaded: only then is the file's memory free again.
+            let permit = match upload_bytes(&request) {
+                Ok(None) => Ok(None),
+                Ok(Some(length)) => {
+                    let permit = uploads.acquire().await.map_err(io::Error::other)?;
+                    Ok(Some((receive(&mut read, &mut write, length).await?, permit)))
+                }
+                Err(error) => Err(error),
+            };
+            match permit {
+                Ok(upload) => {
+                    let (reply, answer) = oneshot::channel();
+                    let (file, _permit) = upload.unzip();
+                    // A hub that is gone drops the reply's sender, which is the answer.
+                    let _ = events.send(Event::Admin(request, file, reply)).await;
+                    answer.await.unwrap_or_else(|_| Err("the aggregator is shutting down".into()))
+                }
+                Err(error) => Err(error),
+            }
         }
         Err(error) => Err(format!("the request is not understood: {error}")),
     };
-    let answer = match answer {
-        Ok(value) => serde_json::json!({ "ok": value }),
-        Err(error) => serde_json::json!({ "error": error }),
-    };
-    write.write_all(format!("{answer}\n").as_bytes()).await
+    match answer {
+        Ok(AdminAnswer { value, file: None }) => write_line(&mut write, serde_json::json!({ "ok": value })).await,
+        Ok(AdminAnswer { value, file: Some(file) }) => {
+            write_line(&mut write, serde_json::json!({ "ok": value, "bytes": file.len() })).await?;
+            write.write_all(&file).await
+        }
+        Err(error) => write_line(&mut write, serde_json::json!({ "error": error })).await,
+    }
+}
+
+async fn write_line(write: &mut (impl AsyncWriteExt + Unpin), value: serde_json::Value) -> io::Result<()> {
+    write.write_all(format!("{value}\n").as_bytes()).await
+}
+
+/// The length of the file that `request` announces, compared with the largest that its task can use.
+fn upload_bytes(request: &AdminRequest) -> Result<Option<u64>, String> {
+    let AdminRequest::RunStart(start) = request else { return Ok(None) };
+    let Some(length) = start.weights_bytes else { return Ok(None) };
+    let limit = TaskFile::parse(&start.task, &start.overrides)
+        .and_then(|task| TaskPlan::new(&task, start.seed))
+        .and_then(|plan| weights_bytes_max(&plan))
+        .map_err(|error| error.to_string())?;
+    if length > limit {
+        return Err(format!("the weights have {length} bytes; those of this task's network have at most {limit}"));
+    }
+    Ok(Some(length))
+}
+
+/// Asks for the file and reads it; memory grows with what comes.
+async fn receive(
+    read: &mut (impl AsyncBufRead + Unpin),
+    write: &mut (impl AsyncWriteExt + Unpin),
+    length: u64,
+) -> io::Result<Bytes> {
+    write_line(write, serde_json::json!({ "send": length })).await?;
+    let mut file = Vec::new();
+    tokio::time::timeout(PATIENCE, read.take(length).read_to_end(&mut file)).await??;
+    if file.len() as u64 != length {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the weights broke off"));
+    }
+    Ok(Bytes::from(file))
 }
 
 #[allow(unsafe_code, reason = "the standard library offers no way to ask for the user id")]

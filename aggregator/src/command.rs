@@ -1,5 +1,6 @@
 //! The operator's command line: `starling-aggregator …`, and the same as `starling aggregator …`.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,6 +52,9 @@ pub enum RunVerb {
         /// Override a key of the task: key=value, keys dotted
         #[arg(long = "set", value_parser = key_value)]
         overrides: Vec<(String, String)>,
+        /// Begin with these weights (safetensors) instead of the initialiser's
+        #[arg(long, value_name = "FILE")]
+        weights: Option<PathBuf>,
         /// Which daemon
         #[command(flatten)]
         ask: Ask,
@@ -65,6 +69,20 @@ pub enum RunVerb {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Write a run's model as safetensors: the float master of its newest version
+    Export {
+        /// The run
+        run: u32,
+        /// Where the weights go
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// A version's number, or `newest`; no older one is kept
+        #[arg(long, default_value = "newest", value_parser = version)]
+        version: VersionChoice,
+        /// Which daemon
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Stop a run after the round that is being committed
     Stop {
         /// The run
@@ -74,6 +92,10 @@ pub enum RunVerb {
         ask: Ask,
     },
 }
+
+/// Which version of a model.
+#[derive(Debug, Clone, Copy)]
+pub struct VersionChoice(Option<u64>);
 
 /// How to reach the daemon and how to print its answer.
 #[derive(Debug, Args)]
@@ -102,6 +124,15 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+fn version(text: &str) -> Result<VersionChoice, String> {
+    match text {
+        "newest" => Ok(VersionChoice(None)),
+        number => {
+            number.parse().map(|number| VersionChoice(Some(number))).map_err(|_| "expected `newest` or a number".into())
+        }
+    }
+}
+
 /// Does what the command line says.
 ///
 /// # Errors
@@ -111,7 +142,7 @@ pub fn execute(command: Command, evaluator: Option<Arc<dyn Evaluator>>) -> anyho
         Command::Run(Run { config: Some(config), verb: None }) => daemon(&config, evaluator),
         Command::Run(Run { verb: Some(verb), .. }) => about_runs(verb),
         Command::Run(Run { config: None, verb: None }) => {
-            anyhow::bail!("expected `run --config FILE` for the daemon, or `run start|list|status|stop`")
+            anyhow::bail!("expected `run --config FILE` for the daemon, or `run start|list|status|export|stop`")
         }
         Command::Config { verb: ConfigVerb::Check { config } } => {
             let read = AggregatorConfig::load(&config)?;
@@ -133,10 +164,27 @@ fn daemon(config: &Path, evaluator: Option<Arc<dyn Evaluator>>) -> anyhow::Resul
 
 fn about_runs(verb: RunVerb) -> anyhow::Result<Exit> {
     match verb {
-        RunVerb::Start { task, seed, overrides, ask } => {
+        RunVerb::Start { task, seed, overrides, weights, ask } => {
             let text = std::fs::read_to_string(&task).with_context(|| format!("cannot read {}", task.display()))?;
             let request = json!({ "verb": "run-start", "task": text, "overrides": overrides, "seed": seed });
-            print(&ask, &request, |answer| println!("run {} has begun", answer["run"]))
+            let begun = |answer: &Value| println!("run {} has begun", answer["run"]);
+            match weights {
+                None => print(&ask, &request, begun),
+                Some(path) => {
+                    let config = AggregatorConfig::load(&ask.config)?;
+                    let answer = start_with(&config, request, &path)?;
+                    ask.show(&answer, begun)
+                }
+            }
+        }
+        RunVerb::Export { run, out, version, ask } => {
+            let config = AggregatorConfig::load(&ask.config)?;
+            let request = json!({ "verb": "run-export", "run": run, "version": version.0 });
+            let answer = export(&config, &request, &out)?;
+            ask.show(&answer, |answer| {
+                let (parameters, version) = (&answer["parameters"], &answer["version"]);
+                println!("{} holds version {version} of run {run}: {parameters} parameters", out.display());
+            })
         }
         RunVerb::List(ask) => print(&ask, &json!({ "verb": "run-list" }), list),
         RunVerb::Status { run, ask } => print(&ask, &json!({ "verb": "run-status", "run": run }), status),
@@ -150,12 +198,47 @@ fn about_runs(verb: RunVerb) -> anyhow::Result<Exit> {
 fn print(ask: &Ask, request: &Value, words: impl FnOnce(&Value)) -> anyhow::Result<Exit> {
     let config = AggregatorConfig::load(&ask.config)?;
     let answer = admin::ask(&config.admin_socket(), request)?;
-    if ask.json {
-        println!("{answer}")
-    } else {
-        words(&answer)
+    ask.show(&answer, words)
+}
+
+impl Ask {
+    fn show(&self, answer: &Value, words: impl FnOnce(&Value)) -> anyhow::Result<Exit> {
+        if self.json {
+            println!("{answer}")
+        } else {
+            words(answer)
+        }
+        Ok(Exit::Ok)
     }
-    Ok(Exit::Ok)
+}
+
+fn start_with(config: &AggregatorConfig, mut request: Value, weights: &Path) -> anyhow::Result<Value> {
+    let unreadable = || format!("cannot read {}", weights.display());
+    let mut file = File::open(weights).with_context(unreadable)?;
+    let length = file.metadata().with_context(unreadable)?.len();
+    request["weights_bytes"] = length.into();
+    admin::ask_with_file(&config.admin_socket(), &request, &mut file, length)
+        .with_context(|| format!("no run was started with the weights in {}", weights.display()))
+}
+
+/// The file appears under its name when it is whole.
+fn export(config: &AggregatorConfig, request: &Value, out: &Path) -> anyhow::Result<Value> {
+    let unwritable = || format!("cannot write {}", out.display());
+    let mut part = out.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let mut file = File::create(&part).with_context(unwritable)?;
+    let answer = admin::ask_for_file(&config.admin_socket(), request, &mut file).map_err(anyhow::Error::from).and_then(
+        |answer| {
+            file.sync_all().and_then(|()| std::fs::rename(&part, out)).with_context(unwritable)?;
+            Ok(answer)
+        },
+    );
+    if answer.is_err() {
+        // Best effort: what is half there is of no use.
+        let _ = std::fs::remove_file(&part);
+    }
+    answer
 }
 
 fn list(answer: &Value) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use starling_net::Link;
 use starling_update::{Admitted, Numerics};
 use starling_wire::{Address, BlobHeader, DeviceId, Refusal, RunId, ToAggregator, ToClient};
@@ -67,7 +68,41 @@ pub(crate) enum Event {
     Loaded(RunId, Result<Loaded, String>),
     /// The worker has made a version durable.
     Committed(RunId, Result<Box<(Loaded, RoundRecord)>, String>),
-    Admin(AdminRequest, oneshot::Sender<Result<serde_json::Value, String>>),
+    /// What the operator asks, with the bytes that came along.
+    Admin(AdminRequest, Option<Bytes>, AdminReply),
+}
+
+/// Where an operator's answer goes.
+pub(crate) type AdminReply = oneshot::Sender<Result<AdminAnswer, String>>;
+
+/// An answer: JSON, and for some verbs a file after it.
+#[derive(Debug)]
+pub(crate) struct AdminAnswer {
+    pub(crate) value: serde_json::Value,
+    pub(crate) file: Option<Bytes>,
+}
+
+impl From<serde_json::Value> for AdminAnswer {
+    fn from(value: serde_json::Value) -> Self {
+        Self { value, file: None }
+    }
+}
+
+/// Start a run of a task.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StartRequest {
+    /// The task file's text.
+    pub(crate) task: String,
+    /// Keys to override.
+    #[serde(default)]
+    pub(crate) overrides: Vec<(String, String)>,
+    /// The seed; 0 when not given.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// Bytes of a safetensors file whose weights are version 0, instead of the initialiser's. It is sent when the daemon says so.
+    #[serde(default)]
+    pub(crate) weights_bytes: Option<u64>,
 }
 
 /// An operator's verb.
@@ -75,15 +110,14 @@ pub(crate) enum Event {
 #[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum AdminRequest {
     /// Start a run of a task.
-    RunStart {
-        /// The task file's text.
-        task: String,
-        /// Keys to override.
+    RunStart(StartRequest),
+    /// The model of a run, as a safetensors file after the answer.
+    RunExport {
+        /// Which.
+        run: u32,
+        /// Which version; the newest when not given.
         #[serde(default)]
-        overrides: Vec<(String, String)>,
-        /// The seed; 0 when not given.
-        #[serde(default)]
-        seed: u64,
+        version: Option<u64>,
     },
     /// Every run, a line each.
     RunList,

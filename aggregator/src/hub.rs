@@ -1,14 +1,16 @@
 //! The one task that decides: it owns every run's machine and knows every device. It computes nothing and touches no disk;
 //! both are the worker's.
 
+mod operator;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use starling_protocol::run::{Finish, RunMachine};
 use starling_wire::{Address, BlobHeader, DeviceId, Refusal, RunId, ToAggregator, ToClient};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use crate::event::{AdminRequest, Event, HeaderReply, Peer};
+use crate::event::{AdminReply, Event, HeaderReply, Peer};
 use crate::fleet::Fleet;
 use crate::records::{RoundRecord, RunRecord, RunState};
 use crate::run::Run;
@@ -17,9 +19,6 @@ use crate::worker::{Job, Loaded, Worker};
 
 /// Refusals that are kept for the operator to read; older ones are in the log.
 const REFUSALS_MAX: usize = 256;
-
-/// Runs that may be open at once: each holds a model and its accumulators.
-const RUNS_OPEN_MAX: usize = 32;
 
 /// Who was turned away, and why.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -151,7 +150,7 @@ impl Hub {
                 Ok(committed) => self.committed(id, *committed).await,
                 Err(error) => self.fail(id, &error).await,
             },
-            Event::Admin(request, reply) => self.admin(request, reply).await,
+            Event::Admin(request, upload, reply) => self.admin(request, upload, reply).await,
         }
     }
 
@@ -249,19 +248,14 @@ impl Hub {
         };
         run.open(loaded);
         if let Some(reply) = reply {
-            let _ = reply.send(Ok(serde_json::json!({ "run": id })));
+            let _ = reply.send(Ok(serde_json::json!({ "run": id }).into()));
         }
         for device in self.fleet.devices() {
             self.introduce(id, device).await;
         }
     }
 
-    async fn reject(
-        &mut self,
-        id: RunId,
-        problem: &str,
-        reply: Option<oneshot::Sender<Result<serde_json::Value, String>>>,
-    ) {
+    async fn reject(&mut self, id: RunId, problem: &str, reply: Option<AdminReply>) {
         tracing::error!(run = id.0, problem, "a run could not be opened");
         match reply {
             // It never began: nothing of it stays.
@@ -342,64 +336,5 @@ impl Hub {
                 }
             }
         }
-    }
-
-    async fn admin(&mut self, request: AdminRequest, reply: oneshot::Sender<Result<serde_json::Value, String>>) {
-        let answer = match request {
-            AdminRequest::RunStart { task, overrides, seed } => {
-                return self.start(&task, &overrides, seed, reply).await;
-            }
-            AdminRequest::RunList => Ok(self.runs.values().map(Run::summary).collect()),
-            AdminRequest::RunStatus { run } => {
-                let id = run.map(RunId).or_else(|| self.runs.keys().next_back().copied());
-                let connected = self.fleet.len();
-                id.and_then(|id| self.runs.get(&id)).map(|run| run.status(connected)).ok_or_else(|| match run {
-                    Some(run) => format!("there is no run {run}; `run list` names those there are"),
-                    None => "there is no run yet; start one with `run start TASK`".into(),
-                })
-            }
-            AdminRequest::RunStop { run } => {
-                let now_ms = self.now_ms();
-                let id = RunId(run);
-                if self.runs.get(&id).is_some_and(|run| run.open.is_some()) {
-                    self.with_machine(id, |machine| machine.handle_stop(now_ms)).await;
-                    Ok(serde_json::json!({ "run": run }))
-                } else {
-                    Err(format!("run {run} is not under way"))
-                }
-            }
-            AdminRequest::Devices => Ok(serde_json::json!({
-                "devices": self.fleet.summaries(),
-                "turned_away": self.turned_away,
-            })),
-        };
-        // The operator may have gone away.
-        let _ = reply.send(answer);
-    }
-
-    async fn start(
-        &mut self,
-        task: &str,
-        overrides: &[(String, String)],
-        seed: u64,
-        reply: oneshot::Sender<Result<serde_json::Value, String>>,
-    ) {
-        let task = match starling_spec::TaskFile::parse(task, overrides) {
-            Ok(task) => task,
-            Err(error) => {
-                let _ = reply.send(Err(error.to_string()));
-                return;
-            }
-        };
-        if self.runs.values().filter(|run| run.record.state == RunState::Running).count() >= RUNS_OPEN_MAX {
-            let _ = reply.send(Err(format!("{RUNS_OPEN_MAX} runs are open already; stop one first")));
-            return;
-        }
-        let id = RunId(self.runs.keys().next_back().map_or(1, |last| last.0 + 1));
-        let record = Run::new_record(id, &task.name, seed);
-        let mut run = Run::stored(record.clone(), Vec::new());
-        run.reply = Some(reply);
-        self.runs.insert(id, run);
-        self.worker.queue(Job::Load(Box::new(record), Some(Box::new(task)))).await;
     }
 }

@@ -16,6 +16,7 @@ pub mod command;
 pub mod config;
 pub mod evaluator;
 mod event;
+mod export;
 mod fleet;
 mod hub;
 mod records;
@@ -26,7 +27,7 @@ mod shelf;
 mod staging;
 mod worker;
 
-pub use admin::{AdminError, ask};
+pub use admin::{AdminError, ask, ask_for_file, ask_with_file};
 pub use config::AggregatorConfig;
 pub use server::run;
 

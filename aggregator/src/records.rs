@@ -98,6 +98,11 @@ pub(crate) fn rounds(store: &Store, run: RunId) -> Result<Vec<RoundRecord>, Stor
     Ok(rounds.into_iter().filter(|(key, _)| key.starts_with(&prefix)).map(|(_, record)| record).collect())
 }
 
+/// Whether any run's record names this blob.
+pub(crate) fn is_named(store: &Store, blob: &str) -> Result<bool, StoreError> {
+    Ok(runs(store)?.iter().any(|run| run.version_blob == blob || run.master_blob == blob))
+}
+
 /// Writes where a run stands and, with it, the round that brought it there.
 pub(crate) fn write(store: &Store, run: &RunRecord, round: Option<&RoundRecord>) -> Result<(), StoreError> {
     let mut batch = Batch::new();

@@ -6,8 +6,8 @@ use std::time::Instant;
 use starling_protocol::run::{Action, Finish, Progress, RunMachine, RunSettings};
 use starling_spec::TaskKind;
 use starling_wire::{Address, DeviceId, RoundKind, RoundStart, RunId, RunPlan, TaskId, ToClient};
-use tokio::sync::oneshot;
 
+use crate::event::AdminReply;
 use crate::fleet::Fleet;
 use crate::records::{RoundRecord, RunRecord, RunState};
 use crate::worker::{Job, Loaded};
@@ -22,7 +22,7 @@ pub(crate) struct Run {
     /// Why it cannot go on.
     pub(crate) problem: Option<String>,
     /// Who waits to hear that it has begun.
-    pub(crate) reply: Option<oneshot::Sender<Result<serde_json::Value, String>>>,
+    pub(crate) reply: Option<AdminReply>,
     pub(crate) bytes_up: u64,
     pub(crate) bytes_down: u64,
     pub(crate) refused: u64,

@@ -2,11 +2,13 @@
 //!
 //! A mistake of the device ends its stream or its connection, and nothing else (invariant 12).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use starling_net::{BlobError, ControlReceiver, ControlSender, IncomingBlob, Link};
-use starling_wire::{Address, BLOB_HEADER_BYTES, BlobHeader, DeviceId, Fetch, Refusal, ToAggregator, ToClient};
+use starling_wire::limits::TASKS_PER_DEVICE_MAX;
+use starling_wire::{Address, BLOB_HEADER_BYTES, BlobHeader, DeviceId, Fetch, Refusal, RunId, ToAggregator, ToClient};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::event::{Event, SessionId};
@@ -56,8 +58,8 @@ impl Session {
 
     /// Returns the refusal that ends the connection, or nothing when the device said good-bye or is gone.
     async fn read_control(&self, mut receiver: ControlReceiver<ToAggregator>) -> Option<Refusal> {
-        // One fetch at a time: a device that asks again gives the first one up.
-        let mut fetch: Option<tokio::task::JoinHandle<()>> = None;
+        // One fetch at a time for each run: a device that asks again gives the first one up.
+        let mut fetches: BTreeMap<RunId, tokio::task::JoinHandle<()>> = BTreeMap::new();
         loop {
             let message = match receiver.recv().await {
                 Ok(Some(message)) => message,
@@ -67,11 +69,15 @@ impl Session {
             match message {
                 ToAggregator::Hello(_) => return Some(Refusal::UnexpectedFrame),
                 ToAggregator::Fetch(wanted) => {
-                    if let Some(before) = fetch.take() {
+                    fetches.retain(|_, fetch| !fetch.is_finished());
+                    let room = fetches.len() < TASKS_PER_DEVICE_MAX || fetches.contains_key(&wanted.run);
+                    let given_up =
+                        if room { fetches.remove(&wanted.run) } else { fetches.pop_first().map(|first| first.1) };
+                    if let Some(before) = given_up {
                         before.abort();
                     }
                     let session = self.clone();
-                    fetch = Some(tokio::spawn(async move { session.send_model(wanted).await }));
+                    fetches.insert(wanted.run, tokio::spawn(async move { session.send_model(wanted).await }));
                 }
                 message => {
                     let event = Event::Message(self.device, self.id, message);

@@ -16,7 +16,8 @@ use starling_wire::{Address, BlobHeader, DeviceId, Digest, ModelRef, RunId};
 use tokio::sync::mpsc;
 
 use crate::evaluator::Evaluator;
-use crate::event::{Event, Staged};
+use crate::event::{AdminReply, Event, Staged};
+use crate::export;
 use crate::records::{self, RoundRecord, RunRecord};
 use crate::shelf::Shelf;
 use crate::staging::Reservation;
@@ -38,7 +39,7 @@ pub(crate) struct Loaded {
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Bring a run into memory: from its record, or, where it has no version yet, from its initialiser.
-    Load(Box<RunRecord>, Option<Box<TaskFile>>),
+    Load(Box<RunRecord>, Option<Box<NewRun>>),
     /// Check a body.
     Admit {
         device: DeviceId,
@@ -59,6 +60,16 @@ pub(crate) enum Job {
     Note(Box<RunRecord>, Option<Box<RoundRecord>>),
     /// The run needs no memory any more.
     Close(RunId),
+    /// Give the operator the run's model.
+    Export(Box<RunRecord>, AdminReply),
+}
+
+/// What a run begins with.
+#[derive(Debug)]
+pub(crate) struct NewRun {
+    pub(crate) task: TaskFile,
+    /// A safetensors file that takes the place of the initialiser.
+    pub(crate) weights: Option<Bytes>,
 }
 
 /// The way to the worker.
@@ -116,9 +127,9 @@ struct Model {
 impl State {
     fn work(&mut self, job: Job) -> Option<Event> {
         match job {
-            Job::Load(record, task) => {
+            Job::Load(record, new) => {
                 let run = record.run;
-                let loaded = self.load(*record, task.map(|task| *task)).map_err(|error| chain(&*error));
+                let loaded = self.load(*record, new.map(|new| *new)).map_err(|error| chain(&*error));
                 Some(Event::Loaded(run, loaded))
             }
             Job::Admit { device, address, header, body, digest, numerics, reservation } => {
@@ -158,33 +169,36 @@ impl State {
                 self.shelf.remove(run);
                 None
             }
+            Job::Export(record, reply) => {
+                // The operator may have gone away.
+                let _ = reply.send(export::model(&self.store, &record).map_err(|error| chain(&*error)));
+                None
+            }
         }
     }
 
-    fn load(&mut self, mut record: RunRecord, task: Option<TaskFile>) -> Result<Loaded, Box<dyn std::error::Error>> {
-        let task = match task {
-            Some(task) => {
+    fn load(&mut self, mut record: RunRecord, new: Option<NewRun>) -> Result<Loaded, Box<dyn std::error::Error>> {
+        let mut weights = None;
+        let task = match new {
+            Some(NewRun { task, weights: given }) => {
+                weights = given;
                 let json = serde_json::to_vec(&task)?;
                 record.task_blob = Digest::of(&json).to_string();
                 self.store.put_blob(&record.task_blob, &json)?;
                 task
             }
-            None => serde_json::from_slice(&self.blob(&record.task_blob)?)?,
+            None => serde_json::from_slice(&export::blob(&self.store, &record.task_blob)?)?,
         };
         let plan = Arc::new(TaskPlan::new(&task, record.seed)?);
         let manifest = plan.manifest()?;
         let count = manifest.len();
         let numerics = Numerics::new(&plan.update, count, cohort_max(&task.federation))?;
-        let master = if record.master_blob.is_empty() {
-            starling_spec::init::initial_parameters(&manifest, plan.seed)
-        } else {
-            let bytes = self.blob(&record.master_blob)?;
-            let (values, rest) = bytes.as_chunks::<4>();
-            if values.len() != count || !rest.is_empty() {
-                return Err(format!("the stored model has {} bytes, expected 4 × {count}", bytes.len()).into());
-            }
-            values.iter().map(|value| f32::from_le_bytes(*value)).collect()
+        let master = match (&weights, record.master_blob.is_empty()) {
+            (_, false) => export::master(&self.store, &record, count)?,
+            (None, true) => starling_spec::init::initial_parameters(&manifest, plan.seed),
+            (Some(file), true) => export::start_weights(file, &manifest, &task.name)?,
         };
+        drop(weights);
         let version = Version::publish(record.version, master, plan.update.down)?;
         if record.master_blob.is_empty() {
             self.store_version(&mut record, &version)?;
@@ -198,10 +212,6 @@ impl State {
         let model = Model { loaded: loaded.clone(), version, fold: None, loss_sum: 0.0 };
         self.models.insert(loaded.record.run, model);
         Ok(loaded)
-    }
-
-    fn blob(&self, digest: &str) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-        Ok(self.store.get_blob(digest)?.ok_or_else(|| format!("the blob {digest} is missing from the state folder"))?)
     }
 
     /// Writes the version's blobs and names them in the record; the record itself is written by the caller, after.
@@ -263,7 +273,9 @@ impl State {
         records::write(&self.store, record, Some(&round))?;
         round.wall_s = started.elapsed().as_secs_f64();
         for blob in [&before.version_blob, &before.master_blob] {
-            if *blob != record.version_blob && *blob != record.master_blob {
+            let own = *blob == record.version_blob || *blob == record.master_blob;
+            // A run that began with another one's model, or with the same weights, names the same file.
+            if !own && !records::is_named(&self.store, blob)? {
                 self.store.remove_blob(blob)?;
             }
         }

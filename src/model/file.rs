@@ -6,11 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use starling_compress::Release;
-use starling_exchange::{Layout, read_metadata, read_safetensors, write_safetensors};
+use starling_exchange::{Layout, PLAN_METADATA, read_metadata, read_safetensors, write_safetensors};
 use starling_spec::TaskPlan;
-
-/// The key of a weights file's metadata that holds the task's plan.
-const PLAN: &str = "starling.plan";
 
 /// The key that says how the weights were trained.
 const TRAINED: &str = "starling.trained";
@@ -89,7 +86,8 @@ fn is_safetensors(bytes: &[u8]) -> bool {
 fn read_weights(path: &Path, bytes: &[u8], plan: Option<&TaskPlan>) -> Result<Weights> {
     let wrong = || format!("{} cannot be read as weights", path.display());
     let metadata = read_metadata(bytes).with_context(wrong)?;
-    let own = metadata.get(PLAN).map(|json| TaskPlan::from_json(json.as_bytes())).transpose().with_context(wrong)?;
+    let own =
+        metadata.get(PLAN_METADATA).map(|json| TaskPlan::from_json(json.as_bytes())).transpose().with_context(wrong)?;
     let plan = match (plan, own) {
         (Some(plan), _) => plan.clone(),
         (None, Some(own)) => own,
@@ -112,7 +110,7 @@ pub(crate) fn write_weights(
     trained: Option<TrainedOn>,
 ) -> Result<u64> {
     let plan_json = String::from_utf8(plan.to_json()).context("a plan is text")?;
-    let mut metadata = BTreeMap::from([(PLAN.to_owned(), plan_json)]);
+    let mut metadata = BTreeMap::from([(PLAN_METADATA.to_owned(), plan_json)]);
     if let Some(trained) = trained {
         metadata.insert(TRAINED.to_owned(), serde_json::to_string(&trained).context("two numbers are JSON")?);
     }

@@ -5,4 +5,5 @@ mod kill_aggregator;
 mod kill_device;
 mod lossy_link;
 mod sigterm;
+mod weights;
 mod world;

@@ -46,6 +46,9 @@ pub use write::{write_safetensors, write_torch_safetensors};
 
 use crate::tensors::Tensors;
 
+/// The key of a weights file's metadata that holds the JSON of the plan whose network the weights are of.
+pub const PLAN_METADATA: &str = "starling.plan";
+
 /// How a safetensors file names and lays out a network's tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {

@@ -1,0 +1,96 @@
+//! What the hub does for the operator: each verb of the admin socket.
+
+use bytes::Bytes;
+use starling_spec::TaskFile;
+use starling_wire::RunId;
+
+use super::Hub;
+use crate::event::{AdminReply, AdminRequest, StartRequest};
+use crate::records::RunState;
+use crate::run::Run;
+use crate::worker::{Job, NewRun};
+
+/// Runs that may be open at once: each holds a model and its accumulators.
+const RUNS_OPEN_MAX: usize = 32;
+
+impl Hub {
+    pub(super) async fn admin(&mut self, request: AdminRequest, upload: Option<Bytes>, reply: AdminReply) {
+        let answer = match request {
+            AdminRequest::RunStart(request) => return self.start(request, upload, reply).await,
+            AdminRequest::RunExport { run, version } => return self.export(RunId(run), version, reply).await,
+            AdminRequest::RunList => Ok(self.runs.values().map(Run::summary).collect()),
+            AdminRequest::RunStatus { run } => {
+                let id = run.map(RunId).or_else(|| self.runs.keys().next_back().copied());
+                let connected = self.fleet.len();
+                id.and_then(|id| self.runs.get(&id)).map(|run| run.status(connected)).ok_or_else(|| match run {
+                    Some(run) => no_such(RunId(run)),
+                    None => "there is no run yet; start one with `run start TASK`".into(),
+                })
+            }
+            AdminRequest::RunStop { run } => {
+                let now_ms = self.now_ms();
+                let id = RunId(run);
+                if self.runs.get(&id).is_some_and(|run| run.open.is_some()) {
+                    self.with_machine(id, |machine| machine.handle_stop(now_ms)).await;
+                    Ok(serde_json::json!({ "run": run }))
+                } else {
+                    Err(format!("run {run} is not under way"))
+                }
+            }
+            AdminRequest::Devices => Ok(serde_json::json!({
+                "devices": self.fleet.summaries(),
+                "turned_away": self.turned_away,
+            })),
+        };
+        // The operator may have gone away.
+        let _ = reply.send(answer.map(Into::into));
+    }
+
+    async fn start(&mut self, request: StartRequest, weights: Option<Bytes>, reply: AdminReply) {
+        let task = match self.startable(&request) {
+            Ok(task) => task,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        let id = RunId(self.runs.keys().next_back().map_or(1, |last| last.0 + 1));
+        let record = Run::new_record(id, &task.name, request.seed);
+        let mut run = Run::stored(record.clone(), Vec::new());
+        run.reply = Some(reply);
+        self.runs.insert(id, run);
+        let new = NewRun { task, weights };
+        self.worker.queue(Job::Load(Box::new(record), Some(Box::new(new)))).await;
+    }
+
+    fn startable(&self, request: &StartRequest) -> Result<TaskFile, String> {
+        let task = TaskFile::parse(&request.task, &request.overrides).map_err(|error| error.to_string())?;
+        if self.runs.values().filter(|run| run.record.state == RunState::Running).count() >= RUNS_OPEN_MAX {
+            return Err(format!("{RUNS_OPEN_MAX} runs are open already; stop one first"));
+        }
+        Ok(task)
+    }
+
+    /// The worker answers: it owns the models.
+    async fn export(&mut self, id: RunId, version: Option<u64>, reply: AdminReply) {
+        let refusal = match self.runs.get(&id).map(|run| &run.record) {
+            None => no_such(id),
+            Some(record) if record.master_blob.is_empty() => format!("run {} has no model yet", id.0),
+            Some(record) if version.is_some_and(|version| version != record.version) => format!(
+                "version {} of run {} is not kept; the newest is version {}",
+                version.unwrap_or_default(),
+                id.0,
+                record.version
+            ),
+            Some(record) => {
+                let record = Box::new(record.clone());
+                return self.worker.queue(Job::Export(record, reply)).await;
+            }
+        };
+        let _ = reply.send(Err(refusal));
+    }
+}
+
+fn no_such(run: RunId) -> String {
+    format!("there is no run {}; `run list` names those there are", run.0)
+}
