@@ -12,6 +12,7 @@ use starling_daemon::Exit;
 use crate::admin;
 use crate::config::AggregatorConfig;
 use crate::evaluator::Evaluator;
+use crate::release_command::{self, ReleaseVerb};
 
 /// The operator's verbs.
 #[derive(Debug, Subcommand)]
@@ -26,6 +27,9 @@ pub enum Command {
     },
     /// Show the connected devices and who was turned away
     Devices(Ask),
+    /// Publish releases to the devices of a task, and see who serves them
+    #[command(subcommand)]
+    Release(ReleaseVerb),
 }
 
 /// `run`: without a verb it is the daemon itself.
@@ -150,6 +154,7 @@ pub fn execute(command: Command, evaluator: Option<Arc<dyn Evaluator>>) -> anyho
             println!("{}: good; {} {:?}", config.display(), credentials.identity().role, credentials.identity().name);
             Ok(Exit::Ok)
         }
+        Command::Release(verb) => release_command::execute(verb),
         Command::Devices(ask) => print(&ask, &json!({ "verb": "devices" }), devices),
     }
 }
@@ -195,7 +200,7 @@ fn about_runs(verb: RunVerb) -> anyhow::Result<Exit> {
     }
 }
 
-fn print(ask: &Ask, request: &Value, words: impl FnOnce(&Value)) -> anyhow::Result<Exit> {
+pub(crate) fn print(ask: &Ask, request: &Value, words: impl FnOnce(&Value)) -> anyhow::Result<Exit> {
     let config = AggregatorConfig::load(&ask.config)?;
     let answer = admin::ask(&config.admin_socket(), request)?;
     ask.show(&answer, words)

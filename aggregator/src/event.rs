@@ -1,5 +1,6 @@
 //! What reaches the hub, and from whom.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use starling_update::{Admitted, Numerics};
 use starling_wire::{Address, BlobHeader, DeviceId, Refusal, RunId, ToAggregator, ToClient};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::records::RoundRecord;
+use crate::records::{ReleaseRecord, RoundRecord};
 use crate::staging::Reservation;
 use crate::worker::Loaded;
 
@@ -68,6 +69,8 @@ pub(crate) enum Event {
     Loaded(RunId, Result<Loaded, String>),
     /// The worker has made a version durable.
     Committed(RunId, Result<Box<(Loaded, RoundRecord)>, String>),
+    /// The worker has made a release durable and put it on the shelf, or says what is wrong with it.
+    Published(Result<ReleaseRecord, String>, AdminReply),
     /// What the operator asks, with the bytes that came along.
     Admin(AdminRequest, Option<Bytes>, AdminReply),
 }
@@ -134,4 +137,16 @@ pub(crate) enum AdminRequest {
     },
     /// The devices that are connected, and who was turned away.
     Devices,
+    /// Offer a release file to the devices of a task.
+    ReleasePublish {
+        /// The task's name.
+        task: String,
+        /// The file, as the daemon finds it.
+        path: PathBuf,
+        /// Its version; one more than the task's last when not given.
+        #[serde(default)]
+        version: Option<u64>,
+    },
+    /// The release of each task, and where the connected devices stand with it.
+    ReleaseList,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use starling_net::Link;
-use starling_wire::{DeviceId, Refusal, ToClient};
+use starling_wire::{DeviceId, Refusal, ReleaseReport, ToClient};
 
 use crate::event::{Peer, SessionId};
 
@@ -12,6 +12,8 @@ use crate::event::{Peer, SessionId};
 struct Member {
     peer: Peer,
     tasks: Vec<String>,
+    /// What it last said of the release of each of its tasks.
+    releases: BTreeMap<String, ReleaseReport>,
 }
 
 /// Every connected device, by its id. Its size is bounded by `connections_max`.
@@ -29,7 +31,7 @@ pub(crate) struct Superseded {
 impl Fleet {
     /// Takes a connection in; the newest of a device counts.
     pub(crate) fn insert(&mut self, peer: Peer) -> Option<Superseded> {
-        let before = self.members.insert(peer.device, Member { peer, tasks: Vec::new() });
+        let before = self.members.insert(peer.device, Member { peer, tasks: Vec::new(), releases: BTreeMap::new() });
         before.map(|member| Superseded { link: member.peer.link })
     }
 
@@ -46,8 +48,26 @@ impl Fleet {
     /// Notes the tasks that a device offers itself for.
     pub(crate) fn offer(&mut self, device: DeviceId, tasks: Vec<String>) {
         if let Some(member) = self.members.get_mut(&device) {
+            member.releases.retain(|task, _| tasks.contains(task));
             member.tasks = tasks;
         }
+    }
+
+    /// Notes where a device stands with a release. Whether that is of a task that it offers itself for: nothing else is
+    /// remembered, so the tasks bound what is.
+    pub(crate) fn note_release(&mut self, device: DeviceId, report: ReleaseReport) -> bool {
+        let Some(member) = self.members.get_mut(&device) else { return true };
+        let offered = member.tasks.contains(&report.task);
+        if offered {
+            member.releases.insert(report.task.clone(), report);
+        }
+        offered
+    }
+
+    /// For each device that offers itself for `task`, what it last said of its release.
+    pub(crate) fn releases<'a>(&'a self, task: &'a str) -> impl Iterator<Item = Option<&'a ReleaseReport>> {
+        let members = self.members.values().filter(move |member| member.tasks.iter().any(|offered| offered == task));
+        members.map(move |member| member.releases.get(task))
     }
 
     /// Whether `device` offers itself for `task`.

@@ -12,10 +12,12 @@ use tokio::sync::mpsc;
 
 use crate::event::{AdminReply, Event, HeaderReply, Peer};
 use crate::fleet::Fleet;
-use crate::records::{RoundRecord, RunRecord, RunState};
+use crate::records::{ReleaseRecord, RoundRecord, RunRecord, RunState};
 use crate::run::Run;
 use crate::staging::Staging;
 use crate::worker::{Job, Loaded, Worker};
+
+mod releases;
 
 /// Refusals that are kept for the operator to read; older ones are in the log.
 const REFUSALS_MAX: usize = 256;
@@ -33,14 +35,27 @@ pub(crate) struct Hub {
     staging: Staging,
     fleet: Fleet,
     runs: BTreeMap<RunId, Run>,
+    releases: BTreeMap<String, ReleaseRecord>,
     turned_away: VecDeque<TurnedAway>,
     started: Instant,
 }
 
 impl Hub {
-    pub(crate) fn new(worker: Worker, staging: Staging, records: Vec<(RunRecord, Vec<RoundRecord>)>) -> Self {
-        let runs = records.into_iter().map(|(record, rounds)| (record.run, Run::stored(record, rounds))).collect();
-        Self { worker, staging, fleet: Fleet::default(), runs, turned_away: VecDeque::new(), started: Instant::now() }
+    pub(crate) fn new(
+        worker: Worker,
+        staging: Staging,
+        records: Vec<(RunRecord, Vec<RoundRecord>)>,
+        releases: Vec<ReleaseRecord>,
+    ) -> Self {
+        Self {
+            worker,
+            staging,
+            fleet: Fleet::default(),
+            runs: records.into_iter().map(|(record, rounds)| (record.run, Run::stored(record, rounds))).collect(),
+            releases: releases.into_iter().map(|release| (release.task.clone(), release)).collect(),
+            turned_away: VecDeque::new(),
+            started: Instant::now(),
+        }
     }
 
     /// Runs until `events` ends or `shutdown` is done.
@@ -150,6 +165,7 @@ impl Hub {
                 Ok(committed) => self.committed(id, *committed).await,
                 Err(error) => self.fail(id, &error).await,
             },
+            Event::Published(published, reply) => self.published(published, reply),
             Event::Admin(request, upload, reply) => self.admin(request, upload, reply).await,
         }
     }
@@ -181,7 +197,9 @@ impl Hub {
                 for id in self.runs.keys().copied().collect::<Vec<_>>() {
                     self.introduce(id, device).await;
                 }
+                self.offer_releases(device);
             }
+            ToAggregator::Release(report) => self.note_release(device, report),
             ToAggregator::Accept(address) => tracing::debug!(device = %device, %address, "accepted"),
             ToAggregator::Decline(address, reason) => {
                 tracing::info!(device = %device, %address, ?reason, "a device declined");

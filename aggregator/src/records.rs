@@ -4,13 +4,15 @@
 //! | --- | --- | --- |
 //! | `runs` | run | [`RunRecord`] |
 //! | `rounds` | run/round | [`RoundRecord`] |
+//! | `releases` | digest of the task's name | [`ReleaseRecord`] |
 
 use serde::{Deserialize, Serialize};
 use starling_store::{Batch, Store, StoreError};
-use starling_wire::RunId;
+use starling_wire::{Digest, RunId};
 
 const RUNS: &str = "runs";
 const ROUNDS: &str = "rounds";
+const RELEASES: &str = "releases";
 
 /// Where a run stands. It is written in one batch with the round that brought it there.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -82,6 +84,19 @@ pub(crate) struct RoundRecord {
     pub(crate) heldout_loss: Option<f64>,
 }
 
+/// The release of a task that devices are offered; its file is the blob of its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReleaseRecord {
+    /// The task's name.
+    pub(crate) task: String,
+    /// Grows with each release of the task.
+    pub(crate) version: u64,
+    /// SHA-256 of the file.
+    pub(crate) digest: Digest,
+    /// Bytes of the file.
+    pub(crate) length: u64,
+}
+
 fn round_key(run: RunId, round: u32) -> String {
     format!("{:010}/{round:010}", run.0)
 }
@@ -110,5 +125,18 @@ pub(crate) fn write(store: &Store, run: &RunRecord, round: Option<&RoundRecord>)
     if let Some(round) = round {
         batch.put(ROUNDS, &round_key(run.run, round.round), round)?;
     }
+    store.commit(batch)
+}
+
+/// The release of each task.
+pub(crate) fn releases(store: &Store) -> Result<Vec<ReleaseRecord>, StoreError> {
+    Ok(store.scan::<ReleaseRecord>(RELEASES)?.into_iter().map(|(_, record)| record).collect())
+}
+
+/// Writes which release a task has; the file is there already.
+pub(crate) fn write_release(store: &Store, release: &ReleaseRecord) -> Result<(), StoreError> {
+    let mut batch = Batch::new();
+    // A name may be longer than a key.
+    batch.put(RELEASES, &Digest::of(release.task.as_bytes()).to_string(), release)?;
     store.commit(batch)
 }

@@ -14,6 +14,7 @@ use crate::config::AggregatorConfig;
 use crate::evaluator::Evaluator;
 use crate::event::{EVENTS_MAX, Event, OUTBOUND_MAX, Peer};
 use crate::hub::Hub;
+use crate::publish;
 use crate::records;
 use crate::session::{Context, Session, write_control};
 use crate::shelf::Shelf;
@@ -54,9 +55,10 @@ pub async fn run(
     }
     let (events, queue) = mpsc::channel(EVENTS_MAX);
     let shelf = Arc::new(Shelf::default());
+    let releases = publish::put_on_shelf(&store, &shelf)?;
     let staging = Staging::new(config.staging_bytes_max);
     let (worker, thread) = Worker::start(Arc::clone(&store), Arc::clone(&shelf), evaluator, events.downgrade())?;
-    let hub = Hub::new(worker.clone(), staging.clone(), stored);
+    let hub = Hub::new(worker.clone(), staging.clone(), stored, releases);
     let context = Context { events: events.clone(), shelf, staging, worker };
 
     let listening = endpoint.local_addr()?;

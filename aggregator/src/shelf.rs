@@ -1,10 +1,10 @@
-//! The model versions that devices may fetch, encoded once: every connection sends the same bytes.
+//! The model versions and releases that devices may fetch, encoded once: every connection sends the same bytes.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use starling_wire::{BlobKind, CodecId, Digest, RunId};
+use starling_wire::{BlobKind, CodecId, Digest, RELEASE_RUN, RunId};
 
 /// What is sent for a fetch.
 #[derive(Debug, Clone)]
@@ -22,10 +22,12 @@ struct Slot {
     from_previous: Option<(Digest, Offer)>,
 }
 
-/// The newest version of each run. It holds at most one version and one difference a run: O(model).
+/// The newest version of each run and the release of each task. It holds at most one version and one difference a run, and
+/// one file a task.
 #[derive(Debug, Default)]
 pub(crate) struct Shelf {
     slots: Mutex<HashMap<RunId, Slot>>,
+    releases: Mutex<HashMap<String, Offer>>,
 }
 
 impl Shelf {
@@ -41,8 +43,20 @@ impl Shelf {
         slots.insert(run, Slot { whole, from_previous });
     }
 
+    /// Offers the release of `task`, in place of the one before.
+    pub(crate) fn put_release(&self, task: &str, digest: Digest, bytes: Bytes) {
+        // A release says itself how it is encoded.
+        let codec = CodecId { family: 0, parameter: 0 };
+        let offer = Offer { kind: BlobKind::Release, codec, digest, bytes };
+        self.releases.lock().unwrap_or_else(PoisonError::into_inner).insert(task.to_owned(), offer);
+    }
+
     /// What to send to a device that wants `wanted` and holds `held`.
     pub(crate) fn find(&self, run: RunId, wanted: Digest, held: Option<Digest>) -> Option<Offer> {
+        if run == RELEASE_RUN {
+            let releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
+            return releases.values().find(|offer| offer.digest == wanted).cloned();
+        }
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = slots.get(&run).filter(|slot| slot.whole.digest == wanted)?;
         match &slot.from_previous {

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::evaluator::Evaluator;
 use crate::event::{AdminReply, Event, Staged};
 use crate::export;
+use crate::publish::{self, Publication};
 use crate::records::{self, RoundRecord, RunRecord};
 use crate::shelf::Shelf;
 use crate::staging::Reservation;
@@ -62,6 +63,8 @@ pub(crate) enum Job {
     Close(RunId),
     /// Give the operator the run's model.
     Export(Box<RunRecord>, AdminReply),
+    /// Check a release file, make it durable, and offer it.
+    Publish(Publication, AdminReply),
 }
 
 /// What a run begins with.
@@ -173,6 +176,10 @@ impl State {
                 // The operator may have gone away.
                 let _ = reply.send(export::model(&self.store, &record).map_err(|error| chain(&*error)));
                 None
+            }
+            Job::Publish(publication, reply) => {
+                let published = publish::publish(&self.store, &self.shelf, &publication);
+                Some(Event::Published(published.map_err(|error| chain(&error)), reply))
             }
         }
     }

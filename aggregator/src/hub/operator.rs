@@ -37,6 +37,10 @@ impl Hub {
                     Err(format!("run {run} is not under way"))
                 }
             }
+            AdminRequest::ReleasePublish { task, path, version } => {
+                return self.publish(task, path, version, reply).await;
+            }
+            AdminRequest::ReleaseList => Ok(self.release_list()),
             AdminRequest::Devices => Ok(serde_json::json!({
                 "devices": self.fleet.summaries(),
                 "turned_away": self.turned_away,

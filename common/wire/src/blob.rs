@@ -38,7 +38,7 @@ pub enum BlobKind {
     Difference = 2,
     /// A device's update.
     Update = 3,
-    /// A signed release.
+    /// A release of a task.
     Release = 4,
     /// Activations on their way between devices.
     Activation = 5,

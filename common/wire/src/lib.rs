@@ -11,6 +11,7 @@ pub mod ids;
 pub mod limits;
 pub mod message;
 pub mod refusal;
+pub mod release;
 
 pub use blob::{BLOB_HEADER_BYTES, BlobHeader, BlobKind, CodecId, HeaderError};
 pub use frame::{FrameError, decode, encode};
@@ -20,6 +21,7 @@ pub use message::{
     UpdateReport, Verdict, Welcome,
 };
 pub use refusal::Refusal;
+pub use release::{RELEASE_RUN, ReleaseOffer, ReleaseRefusal, ReleaseReport, Standing};
 
 /// The version of the protocol that this build speaks; a hello offers a range of them.
 pub const PROTOCOL_VERSION: u16 = 1;

@@ -19,6 +19,9 @@ pub const PARAMETERS_MAX: usize = 1 << 30;
 /// Bytes of one blob: the largest model in the widest codec and its preamble.
 pub const BLOB_BYTES_MAX: u64 = 4 * (PARAMETERS_MAX as u64) + 4096;
 
+/// Bytes of a release: 2²⁸. The largest float model of 60 million parameters fits, and a device's memory is asked for no more.
+pub const RELEASE_BYTES_MAX: u64 = 1 << 28;
+
 /// Unidirectional streams that a device may have open at once: the update it sends now, and one that is resent.
 pub const UNI_STREAMS_MAX: u32 = 4;
 
@@ -33,4 +36,5 @@ pub const PREAMBLE_BYTES_MAX: usize = 512;
 pub const WEIGHT_MAX: u32 = 1 << 24;
 
 const _: () = assert!(FRAME_BYTES_MAX < u16::MAX as usize, "a frame's length fits in 16 bits");
+const _: () = assert!(RELEASE_BYTES_MAX <= BLOB_BYTES_MAX, "a release travels as a blob");
 const _: () = assert!(BLOB_BYTES_MAX < 1 << 40, "an encoded length survives a float of 53 bits");

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::blob::CodecId;
 use crate::ids::{Address, DeviceId, Digest, RunId, TaskId};
 use crate::refusal::Refusal;
+use crate::release::{ReleaseOffer, ReleaseReport};
 
 /// From a device to its aggregator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,8 @@ pub enum ToAggregator {
     Evaluation(Evaluation),
     /// The device goes away on purpose.
     Bye,
+    /// Where the device stands with a release that it was offered.
+    Release(ReleaseReport),
 }
 
 /// From an aggregator to a device.
@@ -47,6 +50,8 @@ pub enum ToClient {
     RunEnd(RunId),
     /// A fetch that cannot be served.
     FetchRefused(Digest, Refusal),
+    /// The release of a task that the device offers itself for.
+    Release(ReleaseOffer),
 }
 
 /// How a connection starts.
@@ -154,12 +159,12 @@ pub enum Decline {
     TrainingFailed,
 }
 
-/// A request for a model's bytes. They come on a unidirectional stream.
+/// A request for the bytes of a model or a release. They come on a unidirectional stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetch {
-    /// The run.
+    /// The run; [`crate::release::RELEASE_RUN`] for a release.
     pub run: RunId,
-    /// The model wanted.
+    /// The model or release wanted.
     pub digest: Digest,
     /// A model that the device holds: the answer may then be a difference from it.
     pub held: Option<Digest>,

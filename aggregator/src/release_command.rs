@@ -1,0 +1,76 @@
+//! `starling-aggregator release …`: sent to the running daemon.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Subcommand;
+use serde_json::{Value, json};
+use starling_daemon::Exit;
+
+use crate::command::{Ask, print};
+
+/// Verbs about releases.
+#[derive(Debug, Subcommand)]
+pub enum ReleaseVerb {
+    /// Check a release file, give it the task's next version, and offer it to every device of the task
+    Publish {
+        /// The file, as `starling model compress` writes it; the daemon reads it
+        release: PathBuf,
+        /// The task whose devices shall serve it
+        #[arg(long)]
+        task: String,
+        /// Its version; one more than the task's last when not given
+        #[arg(long)]
+        version: Option<u64>,
+        /// Which daemon
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show the release of each task, how many connected devices hold and serve it, and who refused it and why
+    List(Ask),
+}
+
+pub(crate) fn execute(verb: ReleaseVerb) -> anyhow::Result<Exit> {
+    match verb {
+        ReleaseVerb::Publish { release, task, version, ask } => {
+            // The daemon's working folder is another one.
+            let path = release.canonicalize().with_context(|| format!("{} cannot be read", release.display()))?;
+            let request = json!({ "verb": "release-publish", "task": task, "path": path, "version": version });
+            print(&ask, &request, |answer| {
+                println!(
+                    "version {} of {} is offered to {} connected devices",
+                    answer["version"],
+                    answer["task"].as_str().unwrap_or("?"),
+                    answer["devices"]
+                );
+            })
+        }
+        ReleaseVerb::List(ask) => print(&ask, &json!({ "verb": "release-list" }), list),
+    }
+}
+
+fn list(answer: &Value) {
+    println!(
+        "{:<24} {:>7}  {:<16} {:>10} {:>8} {:>6} {:>6}",
+        "task", "version", "digest", "bytes", "devices", "hold", "serve"
+    );
+    for release in answer.as_array().into_iter().flatten() {
+        let word = |key: &str| release[key].as_str().unwrap_or("?").to_owned();
+        println!(
+            "{:<24} {:>7}  {:<16} {:>10} {:>8} {:>6} {:>6}",
+            word("task"),
+            release["version"],
+            word("digest").get(..16).unwrap_or("?"),
+            release["bytes"],
+            release["devices"],
+            release["hold"],
+            release["serve"]
+        );
+        if release["serve_another"].as_u64().is_some_and(|devices| devices > 0) {
+            println!("    {} devices serve another version", release["serve_another"]);
+        }
+        for refused in release["refused"].as_array().into_iter().flatten() {
+            println!("    refused by {}: {}", refused["devices"], refused["reason"].as_str().unwrap_or("?"));
+        }
+    }
+}
