@@ -53,15 +53,14 @@ impl Fleet {
         }
     }
 
-    /// Notes where a device stands with a release. Whether that is of a task that it offers itself for: nothing else is
-    /// remembered, so the tasks bound what is.
-    pub(crate) fn note_release(&mut self, device: DeviceId, report: ReleaseReport) -> bool {
-        let Some(member) = self.members.get_mut(&device) else { return true };
-        let offered = member.tasks.contains(&report.task);
-        if offered {
+    /// Notes where a device stands with a release, if that is of a task that it offers itself for: so its tasks bound what is
+    /// remembered.
+    pub(crate) fn note_release(&mut self, device: DeviceId, report: ReleaseReport) {
+        if let Some(member) = self.members.get_mut(&device)
+            && member.tasks.contains(&report.task)
+        {
             member.releases.insert(report.task.clone(), report);
         }
-        offered
     }
 
     /// For each device that offers itself for `task`, what it last said of its release.

@@ -17,11 +17,15 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::config::ClientConfig;
 use crate::learner::Learner;
 use crate::policy::AllowList;
+use crate::serving::intake::Intake;
+use crate::serving::releases::Releases;
+use crate::serving::socket::Socket;
 use crate::state::Shelf;
 use crate::status::{Connection, Status};
 use crate::transfer::Downloads;
 use crate::worker::{Order, Report, Worker};
 
+mod releases;
 mod session;
 
 /// After so long without anything to do, the data, the network and the held model leave the memory.
@@ -86,7 +90,8 @@ pub async fn run(
     }
     let state = |source| ClientError::State { path: config.state_dir.clone(), source };
     let store = Arc::new(Store::open(&config.state_dir).map_err(state)?);
-    let shelf = Shelf::open(store, identity.id).map_err(state)?;
+    let shelf = Shelf::open(Arc::clone(&store), identity.id).map_err(state)?;
+    let releases = Arc::new(Releases::open(store, config.task.clone()).map_err(state)?);
     let transport = Transport::on(config.path);
     let endpoint = Endpoint::dialer(config.aggregator, &credentials, &transport)?;
     let tasks = learner.tasks();
@@ -98,6 +103,7 @@ pub async fn run(
         connection: Connection::Connecting,
         problem: None,
         runs: Default::default(),
+        releases: Default::default(),
         updates_committed: 0,
         updates_refused: 0,
         rss_mb: 0.0,
@@ -105,8 +111,12 @@ pub async fn run(
     };
     tracing::info!(name = identity.name, device = %identity.id, aggregator = %config.aggregator, ?tasks, "starting");
     let (worker, reports) = Worker::new(learner);
+    let policy = AllowList::new(tasks.iter().cloned());
     let mut agent = Agent {
-        participant: Participant::new(Box::new(AllowList::new(tasks.iter().cloned()))),
+        participant: Participant::new(Box::new(policy.clone())),
+        intake: Intake::new(Arc::clone(&releases), policy, config.releases_bytes_max),
+        releases,
+        socket: None,
         device: identity.id,
         tasks,
         worker,
@@ -118,6 +128,7 @@ pub async fn run(
         begun: Instant::now(),
         idle_since_ms: None,
     };
+    agent.open_socket();
     agent.write_status();
     let mut shutdown = pin!(shutdown);
     let result = agent.keep_connected(&endpoint, shutdown.as_mut()).await;
@@ -135,6 +146,10 @@ struct Agent {
     reports: Receiver<Report>,
     shelf: Shelf,
     downloads: Downloads,
+    releases: Arc<Releases>,
+    intake: Intake,
+    /// Listens from the first release on.
+    socket: Option<Socket>,
     status: Status,
     config: ClientConfig,
     begun: Instant,
@@ -232,6 +247,7 @@ impl Agent {
                 self.worker.forget(job);
                 self.participant.handle_evaluated(job, result);
             }
+            Report::Installed { result } => self.handle_installed(result),
             Report::Released { saved } => {
                 saved.into_iter().for_each(|(run, digest)| self.shelf.mark_saved(run, digest));
             }
@@ -278,6 +294,7 @@ impl Agent {
     }
 
     fn write_status(&mut self) {
+        self.note_releases();
         if let Err(error) = self.status.write(&self.config.state_dir) {
             tracing::warn!(%error, "the status file could not be written");
         }
@@ -290,6 +307,7 @@ impl Agent {
                 tracing::warn!(run = %version.run, %error, "the held model could not be saved");
             }
         }
+        self.socket = None;
         if self.status.connection != Connection::Refused {
             self.set_connection(Connection::Stopped, None);
         }

@@ -15,6 +15,7 @@ use crate::agent::ClientError;
 use crate::burn_learner::BurnLearner;
 use crate::config::ClientConfig;
 use crate::learner::{Learner, with_causes};
+use crate::predict;
 use crate::status::{Connection, Status};
 
 /// Arguments of the client.
@@ -40,6 +41,8 @@ pub enum Verb {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Ask the running client for predictions, from the newest release that it holds.
+    Predict(predict::Args),
     /// What the client of this configuration is doing.
     Status {
         /// The configuration file.
@@ -76,6 +79,10 @@ pub fn run(command: ClientCommand) -> Exit {
             Err(exit) => exit,
         },
         Verb::Config(ConfigVerb::Check { config, json }) => check(&config, json),
+        Verb::Predict(args) => match load(&args.config) {
+            Ok(config) => predict::command(&config, &args),
+            Err(exit) => exit,
+        },
         Verb::Status { config, json } => match load(&config) {
             Ok(config) => status(&config, json),
             Err(exit) => exit,
@@ -178,13 +185,22 @@ fn describe(status: &Status) -> String {
         format!("memory      {:.1} MB", status.rss_mb),
     ];
     lines.extend(status.problem.iter().map(|problem| format!("problem     {problem}")));
+    for (task, release) in &status.releases {
+        if let (Some(version), Some(bytes)) = (release.version, release.bytes) {
+            let state = if release.serving { "served" } else { "held" };
+            lines.push(format!("release     {task} version {version}, {bytes} bytes, {state}"));
+        }
+        lines.extend(
+            release.problem.iter().map(|problem| format!("release     {task}: a newer one is refused: {problem}")),
+        );
+    }
     let runs = status.runs.iter().map(|(run, about)| format!("run {run:<8}{} round {}", about.task, about.round));
     lines.extend(runs);
     lines.join("\n")
 }
 
 /// stdout is data: JSON where it is asked for, words otherwise.
-fn print(value: &impl Serialize, json: Option<Option<PathBuf>>, words: impl FnOnce() -> String) -> Exit {
+pub(crate) fn print(value: &impl Serialize, json: Option<Option<PathBuf>>, words: impl FnOnce() -> String) -> Exit {
     let text = match &json {
         None => words(),
         Some(_) => serde_json::to_string_pretty(value).expect("it holds numbers and texts only"),
@@ -202,7 +218,7 @@ fn print(value: &impl Serialize, json: Option<Option<PathBuf>>, words: impl FnOn
 }
 
 /// Says what went wrong, with its causes, once.
-fn complain(error: &dyn Error, exit: Exit) -> Exit {
+pub(crate) fn complain(error: &dyn Error, exit: Exit) -> Exit {
     eprintln!("error: {}", with_causes(error));
     exit
 }

@@ -21,6 +21,14 @@ pub struct ClientConfig {
     /// The network that leads there: `internet` (the default) or `loopback` for larger packets on one machine.
     #[serde(default)]
     pub path: starling_net::Path,
+    /// Bytes of the releases that this device keeps, all tasks together; one that would exceed them is refused before it is
+    /// fetched. While a release is replaced, the old file is there as well. Default 64 MiB.
+    #[serde(default = "releases_bytes_max")]
+    pub releases_bytes_max: u64,
+    /// The socket that answers local programs; `serve.sock` in the state folder when not given. Unix paths are at most 107
+    /// bytes long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving_socket: Option<PathBuf>,
     /// The certificate, its key, and the CA.
     pub tls: TlsFiles,
     /// The tasks that the owner of this device consents to, with the data for each. No other task is ever worked on.
@@ -82,7 +90,16 @@ pub enum ConfigProblem {
     },
 }
 
+fn releases_bytes_max() -> u64 {
+    64 << 20
+}
+
 impl ClientConfig {
+    /// The socket that answers local programs.
+    pub fn serving_socket(&self) -> PathBuf {
+        self.serving_socket.clone().unwrap_or_else(|| self.state_dir.join("serve.sock"))
+    }
+
     /// Reads and checks a file.
     ///
     /// # Errors
@@ -120,7 +137,8 @@ impl ClientConfig {
             }
         }
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        for file in [&mut self.state_dir, &mut self.tls.ca, &mut self.tls.certificate, &mut self.tls.key] {
+        let files = [&mut self.state_dir, &mut self.tls.ca, &mut self.tls.certificate, &mut self.tls.key];
+        for file in files.into_iter().chain(self.serving_socket.as_mut()) {
             *file = folder.join(&file);
         }
         for task in &mut self.task {

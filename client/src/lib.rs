@@ -12,7 +12,8 @@
 //! its verdict (5); every queue, wait and retry has a bound (6); a length from the aggregator is compared with what the
 //! plan fixes before anything is allocated (8); the owner's [`policy`] is asked before any work is done (13).
 //!
-//! What it is not: it decides no round, stores no data, and opens no port that anybody can dial.
+//! What it is not: it decides no round, stores no data, and opens no port that anybody can dial; the local socket of
+//! [`serving`] hears the daemon's own user only.
 //!
 //! Memory: an idle client holds no network, no data and no model; what a job needs is built at its start and dropped
 //! [`IDLE_MS`](agent::IDLE_MS) after the last one.
@@ -22,9 +23,10 @@ pub mod burn_learner;
 pub mod command;
 pub mod config;
 pub mod learner;
-
 mod owed;
 pub mod policy;
+mod predict;
+pub mod serving;
 pub mod state;
 pub mod status;
 mod transfer;

@@ -1,4 +1,5 @@
-//! What the device's owner allows (invariant 13). Asked by the participant before any work of a round is done.
+//! What the device's owner allows (invariant 13). Asked by the participant before any work of a round is done, and by the
+//! intake before a release is asked for.
 //!
 //! Today it is an allow-list: the tasks that are bound in the configuration. Whatever later rules there are (hours, power,
 //! privacy budgets) go behind the same trait, so that none can be passed by.
@@ -19,6 +20,11 @@ impl AllowList {
     /// Allows `tasks`.
     pub fn new(tasks: impl IntoIterator<Item = String>) -> Self {
         Self { tasks: tasks.into_iter().collect() }
+    }
+
+    /// Whether a release of `task` may be fetched and served.
+    pub fn allows_release(&self, task: &str) -> bool {
+        self.tasks.contains(task)
     }
 }
 

@@ -19,6 +19,7 @@ use starling_store::{Batch, Store, StoreError};
 use starling_wire::{DeviceId, Digest, ModelRef, RunId, TaskId};
 
 use crate::owed::Owed;
+use crate::serving::releases::Releases;
 
 const HELD: &str = "held";
 const DEVICE: &str = "device";
@@ -100,6 +101,7 @@ impl Shelf {
         if !own {
             batch.put(DEVICE, IDENTITY, &device)?;
             Owed::clear(&store, &mut batch)?;
+            Releases::clear(&store, &mut batch)?;
         }
         // Runs only grow: of too many, the newest are worth keeping.
         let mut runs: Vec<(RunId, HeldRecord, String)> = Vec::new();
@@ -123,6 +125,7 @@ impl Shelf {
         }
         let mut named: BTreeSet<String> = held.values().map(|held| held.record.reference.digest.to_string()).collect();
         named.extend(Owed::named(&store)?);
+        named.extend(Releases::named(&store)?);
         for blob in store.blobs()?.into_iter().filter(|blob| !named.contains(blob)) {
             store.remove_blob(&blob)?;
         }

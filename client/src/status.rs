@@ -42,6 +42,9 @@ pub struct Status {
     pub problem: Option<String>,
     /// The last round that it worked in, for each run.
     pub runs: BTreeMap<u32, RunStatus>,
+    /// The release of each task.
+    #[serde(default)]
+    pub releases: BTreeMap<String, ReleaseStatus>,
     /// Updates that became part of a version since the start.
     pub updates_committed: u64,
     /// Updates that were refused since the start.
@@ -59,6 +62,21 @@ pub struct RunStatus {
     pub task: String,
     /// The last round that it took part in; 0 is none yet.
     pub round: u32,
+}
+
+/// The release of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseStatus {
+    /// The version that predictions come from, if there is one.
+    pub version: Option<u64>,
+    /// SHA-256 of its file.
+    pub digest: Option<String>,
+    /// Bytes of its file.
+    pub bytes: Option<u64>,
+    /// Whether the local socket answers.
+    pub serving: bool,
+    /// Why a newer one was refused, in words.
+    pub problem: Option<String>,
 }
 
 impl Status {

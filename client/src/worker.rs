@@ -16,7 +16,7 @@ use starling_protocol::participant::{Figures, JobId, JobOrder, RUNS_MAX};
 use starling_spec::TaskPlan;
 use starling_store::Store;
 use starling_update::{Sealed, Version, rounding_key, seal, seal_with_feedback};
-use starling_wire::{Decline, DeviceId, Digest, ModelRef, RoundKind, RunId};
+use starling_wire::{Decline, DeviceId, Digest, ModelRef, ReleaseRefusal, RoundKind, RunId};
 use tokio::sync::mpsc;
 
 use crate::learner::{Job, LearnError, Learner, with_causes};
@@ -41,10 +41,26 @@ pub(crate) enum Order {
 
 /// What came of it.
 pub(crate) enum Report {
-    Rebuilt { run: RunId, base: ModelRef, result: Result<Bytes, String> },
-    Trained { job: JobId, result: Result<Arc<Sealed>, Decline> },
-    Evaluated { job: JobId, result: Result<Figures, Decline> },
-    Released { saved: Vec<(RunId, Digest)> },
+    Rebuilt {
+        run: RunId,
+        base: ModelRef,
+        result: Result<Bytes, String>,
+    },
+    Trained {
+        job: JobId,
+        result: Result<Arc<Sealed>, Decline>,
+    },
+    Evaluated {
+        job: JobId,
+        result: Result<Figures, Decline>,
+    },
+    Released {
+        saved: Vec<(RunId, Digest)>,
+    },
+    /// Of the thread that installs a release.
+    Installed {
+        result: Result<(), ReleaseRefusal>,
+    },
 }
 
 /// The agent's end of the thread.
@@ -65,6 +81,11 @@ impl Worker {
     /// Whether the thread has ever been needed.
     pub(crate) fn is_started(&self) -> bool {
         self.orders.is_some()
+    }
+
+    /// The way to the agent, for another thread than this one.
+    pub(crate) fn reports(&self) -> mpsc::Sender<Report> {
+        self.reports.clone()
     }
 
     /// Hands a job to the thread. `false` when it cannot take any more.

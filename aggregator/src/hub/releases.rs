@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use starling_wire::{DeviceId, Refusal, ReleaseOffer, ReleaseReport, Standing, ToClient};
+use starling_wire::{DeviceId, ReleaseOffer, ReleaseReport, Standing, ToClient};
 
 use super::Hub;
 use crate::event::AdminReply;
@@ -58,9 +58,7 @@ impl Hub {
             }
             standing => tracing::info!(device = %device, task, version, ?standing, "a release is on a device"),
         }
-        if !self.fleet.note_release(device, report) {
-            self.fleet.cut(device, Refusal::UnexpectedFrame);
-        }
+        self.fleet.note_release(device, report);
     }
 
     /// The answer to `release list`.

@@ -11,7 +11,7 @@ use starling_net::{
 use starling_protocol::participant::Action;
 use starling_update::Sealed;
 use starling_wire::{
-    Address, Available, BlobHeader, Decline, Digest, Refusal, RoundStart, ToAggregator, ToClient, Verdict,
+    Address, Available, BlobHeader, BlobKind, Decline, Digest, Refusal, RoundStart, ToAggregator, ToClient, Verdict,
 };
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
@@ -131,6 +131,7 @@ impl Agent {
             }
         }
         self.participant.handle_disconnected();
+        self.intake.handle_disconnected();
         self.act_offline();
     }
 
@@ -178,6 +179,10 @@ impl Agent {
                 sent.map_err(|error| lost(error.refusal(), error.to_string()))?;
             }
         }
+        while let Some(message) = self.intake.poll() {
+            let sent = wires.sender.send(&message).await;
+            sent.map_err(|error| lost(error.refusal(), error.to_string()))?;
+        }
         Ok(())
     }
 
@@ -212,7 +217,22 @@ impl Agent {
             }
             ToClient::FetchRefused(digest, reason) => {
                 tracing::warn!(%digest, %reason, "a fetch was refused");
-                self.participant.handle_fetch_refused(digest);
+                if self.intake.handle_fetch_refused(digest) {
+                    self.write_status();
+                } else {
+                    self.participant.handle_fetch_refused(digest);
+                }
+            }
+            ToClient::Release(offer) => {
+                tracing::info!(
+                    task = offer.task,
+                    version = offer.version,
+                    bytes = offer.length,
+                    "a release is offered"
+                );
+                self.intake.handle_offer(offer);
+                self.install_releases();
+                self.write_status();
             }
             ToClient::Refused(refusal) => return Err(lost(Some(refusal), refusal.to_string())),
             // A second welcome, or a message of a later protocol: neither changes anything.
@@ -250,7 +270,11 @@ impl Agent {
     }
 
     fn handle_blob(&mut self, blob: IncomingBlob, transfers: &mut JoinSet<Transfer>) {
-        match self.downloads.admit(blob.header()) {
+        let admitted = match blob.header().kind {
+            BlobKind::Release => self.intake.admit(blob.header()),
+            _ => self.downloads.admit(blob.header()),
+        };
+        match admitted {
             Ok((kept, length_max)) => {
                 transfers.spawn(async move {
                     let (header, result) = receive(blob, kept, length_max).await;
@@ -284,6 +308,10 @@ impl Agent {
     }
 
     fn handle_arrival(&mut self, header: &BlobHeader, result: Result<(Bytes, Digest), ReceiveError>) {
+        if header.kind == BlobKind::Release {
+            self.intake.handle_arrival(result);
+            return self.install_releases();
+        }
         let run = header.run;
         match self.downloads.complete(header, result) {
             Some(Arrival::Model { task, base, bytes }) => {

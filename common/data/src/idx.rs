@@ -123,6 +123,11 @@ pub(crate) fn read(
     Ok(Raw { features, labels, clients: None, type_max: head.kind.max() })
 }
 
+/// The largest value of the type of an array's values, where it has one. Only the header is read.
+pub(crate) fn type_max(mut samples: Source) -> Result<Option<f32>, DataError> {
+    Ok(header(&mut samples)?.kind.max())
+}
+
 fn header(source: &mut Source) -> Result<Header, DataError> {
     let mut magic = [0u8; 4];
     source.read_exact(&mut magic)?;

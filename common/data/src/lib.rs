@@ -36,7 +36,9 @@ mod error;
 mod idx;
 mod load;
 mod partition;
+mod rows;
 mod scale;
+mod scaler;
 mod source;
 mod split;
 mod table;
@@ -46,6 +48,8 @@ pub use dataset::Dataset;
 pub use error::DataError;
 pub use load::{Clients, Loaded, load};
 pub use partition::{SAMPLES_MIN, partition};
+pub use rows::{Rows, read_rows};
+pub use scaler::Scaler;
 pub use split::split_holdout;
 
 /// The largest class number: far above any label set that a device's network could tell apart, and low enough that a typing

@@ -41,6 +41,23 @@ impl Scaling {
         }
     }
 
+    /// Scales whole samples where they are, as [`Scaling::extend`] does.
+    pub(crate) fn apply(&self, values: &mut [f32]) {
+        match self {
+            Self::None => {}
+            Self::Divide(by) => values.iter_mut().for_each(|value| *value /= by),
+            Self::Standardise { mean, deviation } => {
+                for sample in values.chunks_mut(mean.len()) {
+                    let fitted = mean.iter().zip(deviation.iter());
+                    sample
+                        .iter_mut()
+                        .zip(fitted)
+                        .for_each(|(value, (mean, deviation))| *value = (*value - mean) / deviation);
+                }
+            }
+        }
+    }
+
     /// Appends one sample.
     pub(crate) fn extend(&self, out: &mut Vec<f32>, values: impl Iterator<Item = f32>) {
         match self {
