@@ -4,6 +4,7 @@ mod command;
 mod kill_aggregator;
 mod kill_device;
 mod lossy_link;
+mod releases;
 mod sigterm;
 mod weights;
 mod world;
