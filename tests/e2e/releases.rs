@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use starling_client::serving::ask::Asker;
-use starling_compress::Release;
-use starling_spec::{TaskFile, TaskPlan};
+use starling_compress::tensor::Values;
+use starling_compress::{Compressed, Release};
+use starling_spec::{Scale, TaskFile, TaskKind, TaskPlan};
 use starling_testkit::fleet::{PATIENCE, number};
 use starling_testkit::{Fleet, until};
 
@@ -17,16 +18,32 @@ use crate::world;
 
 const DEVICES: u32 = 2;
 
-/// A release of the digits task, float weights of a seed; `spoil` makes one of them a NaN, which no engine runs.
-fn release(fleet: &Fleet, seed: u64, spoil: bool) -> PathBuf {
+/// A release of the digits task with the float weights of a seed.
+fn release(fleet: &Fleet, seed: u64) -> PathBuf {
     let task = TaskFile::parse(&world::task(DEVICES, 1, 1, ""), &[]).expect("a task");
     let plan = TaskPlan::new(&task, seed).expect("a plan");
-    let mut parameters = starling_spec::init::initial_parameters(&plan.manifest().expect("a manifest"), seed);
-    if spoil {
-        parameters[7] = f32::NAN;
-    }
+    let parameters = starling_spec::init::initial_parameters(&plan.manifest().expect("a manifest"), seed);
     let path = fleet.folder().join(format!("{seed}.release"));
     fs::write(&path, Release::float(&plan, &parameters).to_bytes()).expect("the folder can be written");
+    path
+}
+
+/// One that the aggregator can read, but whose layer asks for more working memory than an engine gives.
+fn unrunnable(fleet: &Fleet) -> PathBuf {
+    let conv = r#"{"conv2d": {"out": 1, "kernel": 1501, "padding": "same", "bias": false}}"#;
+    let layers = format!(r#"[{conv}, "global_avg_pool", {{"linear": {{"out": 2, "bias": false}}}}]"#);
+    let pruned = || Compressed { kept: Some(vec![]), values: Values::F32(vec![]) };
+    let release = Release {
+        name: "digits".into(),
+        kind: TaskKind::Classification,
+        shape: vec![1, 7000, 7000],
+        scale: Scale::None,
+        layers: serde_json::from_str(&layers).expect("layers"),
+        tensors: vec![pruned(), pruned()],
+        inputs: vec![None, None],
+    };
+    let path = fleet.folder().join("unrunnable.release");
+    fs::write(&path, release.to_bytes()).expect("the folder can be written");
     path
 }
 
@@ -62,7 +79,7 @@ fn releases_are_served_and_swapped_while_devices_train_and_bad_ones_are_refused(
     let mut fleet = world::fleet(21, DEVICES);
     fleet.start_aggregator();
     (0..DEVICES).for_each(|index| fleet.start_device(index));
-    let published = publish(&fleet, &release(&fleet, 1, false));
+    let published = publish(&fleet, &release(&fleet, 1));
     assert_eq!(number(&published, "version"), 1);
     served_by_all(&fleet, 1);
     let first = asked(&fleet);
@@ -84,14 +101,13 @@ fn releases_are_served_and_swapped_while_devices_train_and_bad_ones_are_refused(
             versions
         })
     };
-    publish(&fleet, &release(&fleet, 2, false));
+    publish(&fleet, &release(&fleet, 2));
     served_by_all(&fleet, 2);
     let second = asked(&fleet);
     assert_eq!(second.0, 2);
     assert_ne!(second.1, first.1);
 
-    // One that the aggregator can read, but no engine can run.
-    publish(&fleet, &release(&fleet, 3, true));
+    publish(&fleet, &unrunnable(&fleet));
     listed(&fleet, "all devices to refuse", |release| {
         let refused = &release["refused"][0];
         let why = refused["reason"].as_str()?.contains("engine cannot run it");
@@ -121,17 +137,15 @@ fn releases_are_served_and_swapped_while_devices_train_and_bad_ones_are_refused(
 fn inv4_a_release_survives_the_aggregator_and_a_device_that_was_away_gets_it() {
     let mut fleet = world::fleet(22, 1);
     fleet.start_aggregator();
-    publish(&fleet, &release(&fleet, 1, false));
-    let second = release(&fleet, 2, false);
+    publish(&fleet, &release(&fleet, 1));
+    let second = release(&fleet, 2);
     assert_eq!(number(&publish(&fleet, &second), "version"), 2);
     let again = fleet.ask(&json!({ "verb": "release-publish", "task": "digits", "path": second }));
     assert!(again.expect("an answer").expect_err("the same file").contains("version 2 already"));
     fleet.aggregator().kill();
     fleet.start_aggregator();
     fleet.start_device(0);
-    listed(&fleet, "the device to serve", |release| {
-        (release["version"] == 2 && release["serve"] == 1).then_some(())
-    });
+    listed(&fleet, "the device to serve", |release| (release["version"] == 2 && release["serve"] == 1).then_some(()));
 
     // What an operator and a device's owner see with the commands.
     let starling = |arguments: &[&str]| {

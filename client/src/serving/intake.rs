@@ -222,7 +222,7 @@ mod tests {
     use starling_wire::CodecId;
 
     use super::*;
-    use crate::serving::model::tests::{binding, offer, release_bytes};
+    use crate::serving::model::tests::{binding, offer, release_bytes, unrunnable_bytes};
 
     struct Device {
         intake: Intake,
@@ -283,7 +283,7 @@ mod tests {
         let mut device = device(1 << 20);
         let good = release_bytes(1.0);
         assert_eq!(device.take(1, &good), (1, Standing::Served, Some(1)));
-        let refused = device.take(2, &release_bytes(f32::NAN));
+        let refused = device.take(2, &unrunnable_bytes());
         assert_eq!(refused, (2, Standing::Refused(ReleaseRefusal::NotRunnable), Some(1)));
         assert_eq!(device.intake.problem("digits"), Some(ReleaseRefusal::NotRunnable));
         assert_eq!(device.take(3, &good), (3, Standing::Served, Some(3)), "the file that is held, under a new number");

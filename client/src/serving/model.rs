@@ -101,6 +101,7 @@ fn try_out(release: &Release) -> Result<(usize, usize, usize), String> {
 #[cfg(test)]
 pub(crate) mod tests {
     use starling_compress::Compressed;
+    use starling_compress::tensor::Values;
     use starling_spec::layer::Linear;
     use starling_spec::{Layer, Scale};
     use starling_wire::Digest;
@@ -123,6 +124,23 @@ pub(crate) mod tests {
         release.to_bytes()
     }
 
+    /// A release that can be read, but asks for more working memory than the engine gives a layer.
+    pub(crate) fn unrunnable_bytes() -> Vec<u8> {
+        let conv = r#"{"conv2d": {"out": 1, "kernel": 1501, "padding": "same", "bias": false}}"#;
+        let layers = format!(r#"[{conv}, "global_avg_pool", {{"linear": {{"out": 2, "bias": false}}}}]"#);
+        let pruned = || Compressed { kept: Some(vec![]), values: Values::F32(vec![]) };
+        let release = Release {
+            name: "digits".into(),
+            kind: TaskKind::Classification,
+            shape: vec![1, 7000, 7000],
+            scale: Scale::None,
+            layers: serde_json::from_str(&layers).expect("layers"),
+            tensors: vec![pruned(), pruned()],
+            inputs: vec![None, None],
+        };
+        release.to_bytes()
+    }
+
     pub(crate) fn offer(version: u64, bytes: &[u8]) -> ReleaseOffer {
         let digest = Digest::of(bytes);
         ReleaseOffer { task: "digits".into(), version, digest, length: bytes.len() as u64 }
@@ -135,16 +153,15 @@ pub(crate) mod tests {
 
     #[test]
     fn a_release_that_cannot_run_or_be_scaled_is_refused_with_the_reason() {
-        let prepare = |weight, train| {
-            let bytes = release_bytes(weight);
+        let prepare = |bytes: Vec<u8>, train| {
             Model::prepare(verify(&offer(1, &bytes), &bytes).expect("verified"), &binding(train))
         };
-        let model = prepare(1.0, "embedded:optdigits").expect("prepared");
+        let model = prepare(release_bytes(1.0), "embedded:optdigits").expect("prepared");
         assert_eq!((model.input_len(), model.shape(3).map(|shape| (shape.outputs, shape.width))), (64, Some((2, 2))));
         let mut features = vec![8.0; 64];
         model.scale(&mut features);
         assert_eq!(features, [0.5; 64], "digits go from 0 to 16");
-        assert_eq!(prepare(f32::NAN, "embedded:optdigits").expect_err("NaN"), ReleaseRefusal::NotRunnable);
-        assert_eq!(prepare(1.0, "/nowhere.csv").expect_err("no data"), ReleaseRefusal::NoScaling);
+        assert_eq!(prepare(unrunnable_bytes(), "embedded:optdigits").expect_err("memory"), ReleaseRefusal::NotRunnable);
+        assert_eq!(prepare(release_bytes(1.0), "/nowhere.csv").expect_err("no data"), ReleaseRefusal::NoScaling);
     }
 }

@@ -198,7 +198,7 @@ fn key(task: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serving::model::tests::{binding, offer, release_bytes};
+    use crate::serving::model::tests::{binding, offer, release_bytes, unrunnable_bytes};
 
     fn open(folder: &std::path::Path, train: &str) -> Releases {
         Releases::open(Arc::new(Store::open(folder).expect("a store")), vec![binding(train)]).expect("releases")
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!((old.offer().version, releases.model("").expect("the only one").offer().version), (1, 3));
         assert_eq!(releases.install(&offer(3, &first), &first), Err(ReleaseRefusal::Older), "the same number");
         assert_eq!(releases.install(&offer(2, &first), &first), Err(ReleaseRefusal::Older), "a rollback");
-        let bad = release_bytes(f32::INFINITY);
+        let bad = unrunnable_bytes();
         assert_eq!(releases.install(&offer(4, &bad), &bad), Err(ReleaseRefusal::NotRunnable));
         assert_eq!(releases.install(&offer(4, &first), &second), Err(ReleaseRefusal::DigestMismatch));
         assert_eq!(releases.model("digits").expect("served").offer().version, 3);

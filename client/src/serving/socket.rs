@@ -329,7 +329,7 @@ mod tests {
         assert!(matches!(&error, AskError::Trouble { status: 2, .. }), "{error}");
         install(&serving, 1, 1.0);
         let (shape, outputs) = asker.ask("", 1, &sample).expect("served");
-        assert_eq!((shape.version, outputs), (1, &[0.0, 0.0][..]), "as many +1 as −1 a unit");
+        assert_eq!((shape.version, outputs), (1, &[64.0, -64.0][..]), "64 pixels, scaled to 1");
         install(&serving, 2, 2.0);
         let (shape, outputs) = asker.ask("digits", 2, &[[16.0; 64], [0.0; 64]].concat()).expect("served");
         assert_eq!((shape.version, shape.samples, outputs.len()), (2, 2, 4), "the same connection, the next version");
