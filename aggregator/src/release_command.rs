@@ -55,16 +55,18 @@ fn list(answer: &Value) {
         "task", "version", "digest", "bytes", "devices", "hold", "serve"
     );
     for release in answer.as_array().into_iter().flatten() {
+        // A JSON value takes no notice of a width.
+        let count = |key: &str| release[key].as_u64().unwrap_or(0);
         let word = |key: &str| release[key].as_str().unwrap_or("?").to_owned();
         println!(
             "{:<24} {:>7}  {:<16} {:>10} {:>8} {:>6} {:>6}",
             word("task"),
-            release["version"],
+            count("version"),
             word("digest").get(..16).unwrap_or("?"),
-            release["bytes"],
-            release["devices"],
-            release["hold"],
-            release["serve"]
+            count("bytes"),
+            count("devices"),
+            count("hold"),
+            count("serve")
         );
         if release["serve_another"].as_u64().is_some_and(|devices| devices > 0) {
             println!("    {} devices serve another version", release["serve_another"]);

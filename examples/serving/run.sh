@@ -51,7 +51,7 @@ layers = [ { linear = { out = 64 } }, "relu", { linear = { out = 10 } } ]
 optimizer = "momentum"
 lr = 0.02
 batch = 16
-weights = "${WEIGHTS:-dense}"
+weights = "${WEIGHTS:-free}"
 [federation]
 devices = $devices
 devices_min = $devices
@@ -59,8 +59,8 @@ rounds = 10000
 TASK
 
 say "train, and compress"
-"$starling" model train "$task" --set train.weights=dense --out "$folder/first.safetensors"
-"$starling" model compress "$task" --set train.weights=dense --weights "$folder/first.safetensors" --out "$folder/first.release" \
+"$starling" model train "$task" --set train.weights=free --set federation.rounds=10 --out "$folder/first.safetensors"
+"$starling" model compress "$task" --set train.weights=free --set federation.rounds=10 --weights "$folder/first.safetensors" --out "$folder/first.release" \
     --method deep --effort quick
 
 say "an aggregator and $devices devices"
@@ -126,11 +126,11 @@ if command -v python3 >/dev/null; then
 fi
 
 say "publish version 2; the devices swap it in and train on"
-"$starling" model train "$task" --set train.weights=dense --seed 2 --out "$folder/second.safetensors"
-"$starling" model compress "$task" --set train.weights=dense --weights "$folder/second.safetensors" --out "$folder/second.release" \
+"$starling" model train "$task" --set train.weights=free --set federation.rounds=10 --seed 2 --out "$folder/second.safetensors"
+"$starling" model compress "$task" --set train.weights=free --set federation.rounds=10 --weights "$folder/second.safetensors" --out "$folder/second.release" \
     --method deep --effort quick
 operator release publish "$folder/second.release" --task digits
-until_says "\"version\":2" "$starling" client status --config "$folder/device-0.toml" --json
+until_says "\"version\": 2" "$starling" client status --config "$folder/device-0.toml" --json
 until_says "\"serve\":$devices" operator release list --json
 operator release list
 "$starling" client status --config "$folder/device-0.toml"
