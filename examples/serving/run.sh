@@ -51,7 +51,7 @@ layers = [ { linear = { out = 64 } }, "relu", { linear = { out = 10 } } ]
 optimizer = "momentum"
 lr = 0.02
 batch = 16
-weights = "${WEIGHTS:-free}"
+weights = "pruned"
 [federation]
 devices = $devices
 devices_min = $devices
@@ -118,17 +118,20 @@ cat >"$folder/samples.csv" <<SAMPLES
 0,1,6,15,12,1,0,0,0,7,16,6,6,10,0,0,0,8,16,2,0,11,2,0,0,5,16,3,0,5,7,0,0,7,13,3,0,8,7,0,0,4,12,0,1,13,5,0,0,0,14,9,15,9,0,0,0,0,6,14,7,1,0,0
 0,0,0,8,15,1,0,0,0,0,1,14,13,1,1,0,0,0,10,15,3,15,11,0,0,7,16,7,1,16,8,0,0,9,16,13,14,16,5,0,0,1,10,15,16,14,0,0,0,0,0,1,16,10,0,0,0,0,0,10,15,4,0,0
 SAMPLES
-operator run start "$task" --seed 1
+# The run begins with what the release computes: pruned weights, and the devices keep the mask.
+"$starling" model export "$task" --weights "$folder/first.release" --format safetensors --out "$folder/pruned.safetensors"
+operator run start "$task" --weights "$folder/pruned.safetensors" --seed 1
 until_says "\"round\":2" operator run status --json
 "$starling" client predict --config "$folder/device-0.toml" --input "$folder/samples.csv" --repeat 2000
 if command -v python3 >/dev/null; then
     python3 "$here/ask.py" "$folder/device-0-state/serve.sock" "$folder/samples.csv"
 fi
 
-say "publish version 2; the devices swap it in and train on"
-"$starling" model train "$task" --set train.weights=free --set federation.rounds=10 --seed 2 --out "$folder/second.safetensors"
-"$starling" model compress "$task" --set train.weights=free --set federation.rounds=10 --weights "$folder/second.safetensors" --out "$folder/second.release" \
-    --method deep --effort quick
+say "publish version 2, which the devices have trained; they swap it in and train on"
+until_says "\"round\":20" operator run status --json
+operator run export 1 --out "$folder/second.safetensors"
+"$starling" model compress "$task" --set train.weights=free --set federation.rounds=10 --weights "$folder/second.safetensors" \
+    --out "$folder/second.release" --method deep --effort quick
 operator release publish "$folder/second.release" --task digits
 until_says "\"version\": 2" "$starling" client status --config "$folder/device-0.toml" --json
 until_says "\"serve\":$devices" operator release list --json
