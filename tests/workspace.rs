@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("compress", &["spec", "wire"]),
     ("privacy", &["spec", "wire"]),
     ("data", &["spec", "wire"]),
+    ("audit", &["wire"]),
     ("engine", &["compress", "spec", "wire"]),
     ("exchange", &["compress", "spec", "wire"]),
     ("model", &["data", "engine", "compress", "spec", "wire"]),
@@ -25,13 +26,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("certs", &["net", "store", "daemon", "spec", "wire"]),
     (
         "aggregator",
-        &["net", "store", "daemon", "protocol", "update", "exchange", "compress", "privacy", "spec", "wire"],
+        &[
+            "net", "store", "daemon", "audit", "protocol", "update", "exchange", "compress", "privacy", "spec", "wire",
+        ],
     ),
     (
         "client",
         &[
-            "net", "store", "daemon", "protocol", "update", "engine", "compress", "privacy", "search", "model", "data",
-            "spec", "wire",
+            "net", "store", "daemon", "audit", "protocol", "update", "engine", "compress", "privacy", "search", "model",
+            "data", "spec", "wire",
         ],
     ),
     // For tests only: nothing of the product may link it, so where it stands does not matter.

@@ -17,8 +17,8 @@ pub use blob::{BLOB_HEADER_BYTES, BlobHeader, BlobKind, CodecId, HeaderError};
 pub use frame::{FrameError, decode, encode};
 pub use ids::{Address, DeviceId, Digest, Identity, ParseIdError, Role, RunId, TaskId};
 pub use message::{
-    Available, Decline, Evaluation, Fetch, Hello, ModelRef, RoundKind, RoundStart, RunPlan, ToAggregator, ToClient,
-    UpdateReport, Verdict, Welcome,
+    Available, Decline, Evaluation, Fetch, Hello, ModelRef, Receipt, RoundKind, RoundStart, RunPlan, ToAggregator,
+    ToClient, UpdateReport, Verdict, WantReceipt, Welcome,
 };
 pub use refusal::Refusal;
 pub use release::{RELEASE_RUN, ReleaseOffer, ReleaseRefusal, ReleaseReport, Standing};

@@ -28,6 +28,8 @@ pub enum ToAggregator {
     Bye,
     /// Where the device stands with a release that it was offered.
     Release(ReleaseReport),
+    /// The device asks for proof that its update is in the aggregator's audit log.
+    WantReceipt(WantReceipt),
 }
 
 /// From an aggregator to a device.
@@ -52,6 +54,10 @@ pub enum ToClient {
     FetchRefused(Digest, Refusal),
     /// The release of a task that the device offers itself for.
     Release(ReleaseOffer),
+    /// Proof that an update is in the audit log.
+    Receipt(Receipt),
+    /// There is no receipt to give for this run and round.
+    ReceiptRefused(RunId, u32, Refusal),
 }
 
 /// How a connection starts.
@@ -213,4 +219,36 @@ pub enum Verdict {
         /// Why.
         reason: Refusal,
     },
+}
+
+/// A device asks for a receipt of its own update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantReceipt {
+    /// The run.
+    pub run: RunId,
+    /// The round.
+    pub round: u32,
+    /// How many records the log had at the last checkpoint that the device accepted; 0 when it has none. The receipt then
+    /// proves that the log goes on from there.
+    pub held: u64,
+}
+
+/// That an update is in the audit log, in a form that needs no trust in who gives it (`starling-audit` checks it).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The run.
+    pub run: RunId,
+    /// The round.
+    pub round: u32,
+    /// The log's public key, as text. A device that knows the key already compares it.
+    pub key: String,
+    /// The record of the update, as it is in the log.
+    #[serde(with = "serde_bytes")]
+    pub record: Vec<u8>,
+    /// The hashes from the record to the checkpoint's root.
+    pub inclusion: Vec<Digest>,
+    /// The signed checkpoint.
+    pub checkpoint: String,
+    /// The hashes from the checkpoint that the device holds to this one.
+    pub consistency: Vec<Digest>,
 }
