@@ -26,15 +26,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("certs", &["net", "store", "daemon", "spec", "wire"]),
     (
         "aggregator",
-        &[
-            "net", "store", "daemon", "audit", "protocol", "update", "exchange", "compress", "privacy", "spec", "wire",
-        ],
+        &["net", "store", "daemon", "audit", "protocol", "update", "exchange", "compress", "privacy", "spec", "wire"],
     ),
     (
         "client",
         &[
-            "net", "store", "daemon", "audit", "protocol", "update", "engine", "compress", "privacy", "search", "model",
-            "data", "spec", "wire",
+            "net", "store", "daemon", "audit", "protocol", "update", "engine", "compress", "privacy", "search",
+            "model", "data", "spec", "wire",
         ],
     ),
     // For tests only: nothing of the product may link it, so where it stands does not matter.

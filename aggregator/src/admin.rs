@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use starling_audit::Who;
 use starling_spec::{TaskFile, TaskPlan};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -103,6 +104,7 @@ impl Drop for Socket {
 async fn answer(stream: UnixStream, events: mpsc::Sender<Event>, uploads: &Semaphore) -> io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     if peer != 0 && peer != own_uid() {
+        let _ = events.send(Event::Denied(Who::LocalUser(peer))).await;
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             format!("user {peer} may not administer this daemon"),
@@ -128,7 +130,7 @@ async fn answer(stream: UnixStream, events: mpsc::Sender<Event>, uploads: &Semap
                     let (reply, answer) = oneshot::channel();
                     let (file, _permit) = upload.unzip();
                     // A hub that is gone drops the reply's sender, which is the answer.
-                    let _ = events.send(Event::Admin(request, file, reply)).await;
+                    let _ = events.send(Event::Admin(request, Who::LocalUser(peer), file, reply)).await;
                     answer.await.unwrap_or_else(|_| Err("the aggregator is shutting down".into()))
                 }
                 Err(error) => Err(error),

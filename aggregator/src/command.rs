@@ -14,6 +14,8 @@ use crate::config::AggregatorConfig;
 use crate::evaluator::Evaluator;
 use crate::release_command::{self, ReleaseVerb};
 
+pub mod audit;
+
 /// The operator's verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -30,6 +32,12 @@ pub enum Command {
     /// Publish releases to the devices of a task, and see who serves them
     #[command(subcommand)]
     Release(ReleaseVerb),
+    /// Check, export, sign and witness the audit log
+    Audit {
+        /// What to do with it
+        #[command(subcommand)]
+        verb: audit::AuditVerb,
+    },
 }
 
 /// `run`: without a verb it is the daemon itself.
@@ -155,6 +163,7 @@ pub fn execute(command: Command, evaluator: Option<Arc<dyn Evaluator>>) -> anyho
             Ok(Exit::Ok)
         }
         Command::Release(verb) => release_command::execute(verb),
+        Command::Audit { verb } => audit::execute(verb),
         Command::Devices(ask) => print(&ask, &json!({ "verb": "devices" }), devices),
     }
 }

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use starling_audit::Who;
 use starling_net::Link;
 use starling_update::{Admitted, Numerics};
 use starling_wire::{Address, BlobHeader, DeviceId, Refusal, RunId, ToAggregator, ToClient};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::audit::AuditAsk;
 use crate::records::{ReleaseRecord, RoundRecord};
 use crate::staging::Reservation;
 use crate::worker::Loaded;
@@ -72,7 +74,13 @@ pub(crate) enum Event {
     /// The worker has made a release durable and put it on the shelf, or says what is wrong with it.
     Published(Result<ReleaseRecord, String>, AdminReply),
     /// What the operator asks, with the bytes that came along.
-    Admin(AdminRequest, Option<Bytes>, AdminReply),
+    Admin(AdminRequest, Who, Option<Bytes>, AdminReply),
+    /// A device's connection was ended for what it did.
+    Cut(DeviceId, Refusal),
+    /// Somebody who may not administer this daemon tried to.
+    Denied(Who),
+    /// What a device that asked for a receipt is told.
+    Receipt(DeviceId, ToClient),
 }
 
 /// Where an operator's answer goes.
@@ -149,4 +157,26 @@ pub(crate) enum AdminRequest {
     },
     /// The release of each task, and where the connected devices stand with it.
     ReleaseList,
+    /// Something about the audit log.
+    Audit {
+        /// What.
+        ask: AuditAsk,
+    },
+}
+
+impl AdminRequest {
+    /// The verb in the audit log.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            AdminRequest::RunStart(_) => "run-start",
+            AdminRequest::RunExport { .. } => "run-export",
+            AdminRequest::RunList => "run-list",
+            AdminRequest::RunStatus { .. } => "run-status",
+            AdminRequest::RunStop { .. } => "run-stop",
+            AdminRequest::Devices => "devices",
+            AdminRequest::ReleasePublish { .. } => "release-publish",
+            AdminRequest::ReleaseList => "release-list",
+            AdminRequest::Audit { .. } => "audit",
+        }
+    }
 }

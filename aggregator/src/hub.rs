@@ -6,10 +6,12 @@ mod operator;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use starling_audit::Action;
 use starling_protocol::run::{Finish, RunMachine};
 use starling_wire::{Address, BlobHeader, DeviceId, Refusal, RunId, ToAggregator, ToClient};
 use tokio::sync::mpsc;
 
+use crate::audit::Recorder;
 use crate::event::{AdminReply, Event, HeaderReply, Peer};
 use crate::fleet::Fleet;
 use crate::records::{ReleaseRecord, RoundRecord, RunRecord, RunState};
@@ -22,6 +24,9 @@ mod releases;
 /// Refusals that are kept for the operator to read; older ones are in the log.
 const REFUSALS_MAX: usize = 256;
 
+/// How often repeated refusals are looked at for the audit log.
+const COUNT_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Who was turned away, and why.
 #[derive(Debug, Clone, serde::Serialize)]
 pub(crate) struct TurnedAway {
@@ -32,6 +37,7 @@ pub(crate) struct TurnedAway {
 
 pub(crate) struct Hub {
     worker: Worker,
+    recorder: Recorder,
     staging: Staging,
     fleet: Fleet,
     runs: BTreeMap<RunId, Run>,
@@ -48,6 +54,7 @@ impl Hub {
         releases: Vec<ReleaseRecord>,
     ) -> Self {
         Self {
+            recorder: Recorder::new(worker.clone()),
             worker,
             staging,
             fleet: Fleet::default(),
@@ -62,6 +69,7 @@ impl Hub {
     pub(crate) async fn serve(mut self, mut events: mpsc::Receiver<Event>, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
         self.resume().await;
+        let mut counting = tokio::time::interval(COUNT_INTERVAL);
         loop {
             let wake_at = self.wake_at();
             let sleep = async {
@@ -76,9 +84,11 @@ impl Hub {
                     None => break,
                 },
                 () = sleep => self.tick().await,
+                _ = counting.tick() => self.recorder.count(false).await,
                 () = &mut shutdown => break,
             }
         }
+        self.recorder.count(true).await;
         self.fleet.close_all(Refusal::ShuttingDown);
     }
 
@@ -119,7 +129,10 @@ impl Hub {
     async fn handle(&mut self, event: Event) {
         let now_ms = self.now_ms();
         match event {
-            Event::Connected(peer) => self.connected(peer),
+            Event::Connected(peer) => {
+                self.recorder.connected(&peer).await;
+                self.connected(peer);
+            }
             Event::Disconnected(device, session) => {
                 if self.fleet.remove(device, session) {
                     tracing::info!(device = %device, "a device is gone");
@@ -128,6 +141,7 @@ impl Hub {
             }
             Event::TurnedAway { who, reason } => {
                 tracing::warn!(peer = who, code = reason.code(), reason = reason.text(), "a peer was turned away");
+                self.recorder.turned_away(&who, reason).await;
                 self.turned_away.truncate(REFUSALS_MAX - 1);
                 self.turned_away.push_front(TurnedAway { who, code: reason.code(), reason: reason.text() });
             }
@@ -138,6 +152,9 @@ impl Hub {
             }
             Event::Header(device, header, reply) => {
                 let answer = self.admit_header(device, &header).await;
+                if let Err(reason) = answer {
+                    self.recorder.refused(device, Action::UpdateRefused, reason).await;
+                }
                 // The stream's task may be gone; then nobody needs the answer.
                 let _ = reply.send(answer);
             }
@@ -145,13 +162,13 @@ impl Hub {
                 let answer =
                     self.with_machine_now(address.run, |machine| machine.handle_update(now_ms, device, &address));
                 match answer.unwrap_or(Err(Refusal::UnknownRun)) {
-                    Ok(()) => self.worker.queue(Job::Fold(address.run, staged)).await,
-                    Err(reason) => self.refuse_update(device, address, reason),
+                    Ok(()) => self.worker.queue(Job::Fold(address, staged)).await,
+                    Err(reason) => self.refuse_update(device, address, reason).await,
                 }
                 self.pump(address.run).await;
             }
             Event::Body(device, address, Err(reason)) => {
-                self.refuse_update(device, address, reason);
+                self.refuse_update(device, address, reason).await;
                 self.with_machine(address.run, |machine| machine.handle_out(now_ms, device, &address)).await;
             }
             Event::Moved { run, up, down } => {
@@ -166,7 +183,13 @@ impl Hub {
                 Err(error) => self.fail(id, &error).await,
             },
             Event::Published(published, reply) => self.published(published, reply),
-            Event::Admin(request, upload, reply) => self.admin(request, upload, reply).await,
+            Event::Admin(request, who, upload, reply) => self.admin(request, who, upload, reply).await,
+            Event::Cut(device, reason) => self.recorder.refused(device, Action::PeerTurnedAway, reason).await,
+            Event::Denied(who) => self.recorder.denied(who).await,
+            Event::Receipt(device, answer) => {
+                self.recorder.end_receipt(device);
+                self.fleet.send(device, answer);
+            }
         }
     }
 
@@ -210,6 +233,12 @@ impl Hub {
                 self.with_machine(run, |machine| machine.handle_evaluation(now_ms, device, evaluation)).await;
             }
             ToAggregator::Bye => self.gone(device).await,
+            // A second request before the first is answered is a device's own loss.
+            ToAggregator::WantReceipt(want) => {
+                if self.recorder.begin_receipt(device) {
+                    self.worker.queue(Job::Receipt(device, want)).await;
+                }
+            }
             _ => self.fleet.cut(device, Refusal::UnexpectedFrame),
         }
     }
@@ -235,14 +264,15 @@ impl Hub {
         let numerics = open.loaded.numerics;
         if let Err(reason) = starling_update::admit_header(header, &numerics) {
             // A member whose update can never be taken must not make the others wait for the deadline.
-            self.refuse_update(device, address, reason);
+            self.refuse_update(device, address, reason).await;
             self.with_machine(header.run, |machine| machine.handle_out(now_ms, device, &address)).await;
             return Err(reason);
         }
         Ok((address, numerics))
     }
 
-    fn refuse_update(&mut self, device: DeviceId, address: Address, reason: Refusal) {
+    async fn refuse_update(&mut self, device: DeviceId, address: Address, reason: Refusal) {
+        self.recorder.update_refused(device, &address, reason).await;
         tracing::warn!(device = %device, %address, code = reason.code(), reason = reason.text(), "an update was refused");
         if let Some(run) = self.runs.get_mut(&address.run) {
             run.refused += 1;
@@ -279,6 +309,7 @@ impl Hub {
             // It never began: nothing of it stays.
             Some(reply) => {
                 self.runs.remove(&id);
+                self.recorder.run(Action::RunFailed, id).await;
                 self.worker.queue(Job::Close(id)).await;
                 let _ = reply.send(Err(problem.to_owned()));
             }
@@ -292,6 +323,7 @@ impl Hub {
         if let Some(run) = self.runs.get_mut(&id) {
             run.problem = Some(problem.to_owned());
             run.open = None;
+            self.recorder.run(Action::RunFailed, id).await;
             for device in self.fleet.devices() {
                 self.fleet.send(device, ToClient::RunEnd(id));
             }
@@ -344,6 +376,9 @@ impl Hub {
         if let Some(finish) = run.finish.take() {
             tracing::info!(run = id.0, ?finish, "a run is over");
             run.record.state = if finish == Finish::Stopped { RunState::Stopped } else { RunState::Finished };
+            if finish != Finish::Stopped {
+                self.recorder.run(Action::RunFinished, id).await;
+            }
             self.worker.queue(Job::Note(Box::new(run.record.clone()), None)).await;
             self.worker.queue(Job::Close(id)).await;
             let name = run.record.name.clone();

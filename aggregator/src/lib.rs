@@ -9,9 +9,10 @@
 //! ```
 //!
 //! The hub decides and computes nothing; the worker thread folds, encodes and writes; sessions only move bytes. Invariants
-//! held here: 3, 4, 5, 6, 8, 12.
+//! held here: 3, 4, 5, 6, 8, 12. The worker also keeps the audit log, whose record of an act is durable no later than the act.
 
 mod admin;
+mod audit;
 pub mod command;
 pub mod config;
 pub mod evaluator;
@@ -30,6 +31,7 @@ mod staging;
 mod worker;
 
 pub use admin::{AdminError, ask, ask_for_file, ask_with_file};
+pub use audit::public_file as audit_public_file;
 pub use config::AggregatorConfig;
 pub use server::run;
 

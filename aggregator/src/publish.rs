@@ -14,6 +14,7 @@ use starling_store::{Store, StoreError};
 use starling_wire::Digest;
 use starling_wire::limits::{NAME_BYTES_MAX, RELEASE_BYTES_MAX};
 
+use crate::audit::AuditError;
 use crate::records::{self, ReleaseRecord};
 use crate::shelf::Shelf;
 
@@ -69,10 +70,19 @@ pub(crate) enum PublishError {
     /// The state folder.
     #[error("the release could not be written to the state folder")]
     Store(#[from] StoreError),
+    /// The audit log.
+    #[error("the release could not be recorded in the audit log")]
+    Audit(#[from] AuditError),
 }
 
-/// Reads, checks, numbers and stores what `wanted` names, and puts it on the shelf. Blocks.
-pub(crate) fn publish(store: &Store, shelf: &Shelf, wanted: &Publication) -> Result<ReleaseRecord, PublishError> {
+/// Reads, checks, numbers and stores what `wanted` names, and puts it on the shelf. `write` makes the record durable, together with what
+/// has to be durable with it. Blocks.
+pub(crate) fn publish(
+    store: &Store,
+    shelf: &Shelf,
+    wanted: &Publication,
+    write: impl FnOnce(&ReleaseRecord) -> Result<(), PublishError>,
+) -> Result<ReleaseRecord, PublishError> {
     let Publication { task, path, .. } = wanted;
     if task.is_empty() || task.len() > NAME_BYTES_MAX {
         return Err(PublishError::Name);
@@ -109,7 +119,7 @@ pub(crate) fn publish(store: &Store, shelf: &Shelf, wanted: &Publication) -> Res
     };
     let record = ReleaseRecord { task: task.clone(), version, digest, length };
     store.put_blob(&digest.to_string(), &bytes)?;
-    records::write_release(store, &record)?;
+    write(&record)?;
     shelf.put_release(task, digest, Bytes::from(bytes));
     if let Some(last) = last.filter(|last| last.digest != digest) {
         store.remove_blob(&last.digest.to_string())?;
@@ -146,6 +156,7 @@ mod tests {
     use starling_wire::RELEASE_RUN;
 
     use super::*;
+    use starling_store::Batch;
 
     fn release(weight: f32) -> Vec<u8> {
         let release = Release {
@@ -176,7 +187,7 @@ mod tests {
         fn publish(&self, bytes: &[u8], version: Option<u64>) -> Result<ReleaseRecord, PublishError> {
             let path = self.folder.path().join("file");
             std::fs::write(&path, bytes).expect("the folder can be written");
-            publish(&self.store, &self.shelf, &Publication { task: "sums".into(), path, version })
+            publish(&self.store, &self.shelf, &Publication { task: "sums".into(), path, version }, write(&self.store))
         }
     }
 
@@ -204,6 +215,18 @@ mod tests {
         assert!(matches!(place.publish(&release(2.0), Some(7)), Err(PublishError::Version { wanted: 7, last: 7 })));
         let path = place.folder.path().join("file");
         let wanted = Publication { task: "other".into(), path, version: None };
-        assert!(matches!(publish(&place.store, &place.shelf, &wanted), Err(PublishError::Task { .. })));
+        assert!(matches!(
+            publish(&place.store, &place.shelf, &wanted, write(&place.store)),
+            Err(PublishError::Task { .. })
+        ));
+    }
+
+    /// The record alone.
+    fn write(store: &Store) -> impl FnOnce(&ReleaseRecord) -> Result<(), PublishError> {
+        |release| {
+            let mut batch = Batch::new();
+            records::put_release(&mut batch, release)?;
+            Ok(store.commit(batch)?)
+        }
     }
 }

@@ -118,14 +118,13 @@ pub(crate) fn is_named(store: &Store, blob: &str) -> Result<bool, StoreError> {
     Ok(runs(store)?.iter().any(|run| run.version_blob == blob || run.master_blob == blob))
 }
 
-/// Writes where a run stands and, with it, the round that brought it there.
-pub(crate) fn write(store: &Store, run: &RunRecord, round: Option<&RoundRecord>) -> Result<(), StoreError> {
-    let mut batch = Batch::new();
+/// Puts where a run stands and, with it, the round that brought it there into a batch.
+pub(crate) fn put(batch: &mut Batch, run: &RunRecord, round: Option<&RoundRecord>) -> Result<(), StoreError> {
     batch.put(RUNS, &format!("{:010}", run.run.0), run)?;
     if let Some(round) = round {
         batch.put(ROUNDS, &round_key(run.run, round.round), round)?;
     }
-    store.commit(batch)
+    Ok(())
 }
 
 /// The release of each task.
@@ -133,10 +132,8 @@ pub(crate) fn releases(store: &Store) -> Result<Vec<ReleaseRecord>, StoreError> 
     Ok(store.scan::<ReleaseRecord>(RELEASES)?.into_iter().map(|(_, record)| record).collect())
 }
 
-/// Writes which release a task has; the file is there already.
-pub(crate) fn write_release(store: &Store, release: &ReleaseRecord) -> Result<(), StoreError> {
-    let mut batch = Batch::new();
+/// Puts which release a task has into a batch; the file is there already.
+pub(crate) fn put_release(batch: &mut Batch, release: &ReleaseRecord) -> Result<(), StoreError> {
     // A name may be longer than a key.
-    batch.put(RELEASES, &Digest::of(release.task.as_bytes()).to_string(), release)?;
-    store.commit(batch)
+    batch.put(RELEASES, &Digest::of(release.task.as_bytes()).to_string(), release)
 }

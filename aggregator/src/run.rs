@@ -110,7 +110,6 @@ impl Run {
     /// Does what the machine says; what is the worker's to do is returned, in order.
     pub(crate) fn pump(&mut self, fleet: &mut Fleet) -> Vec<Job> {
         let mut jobs = Vec::new();
-        let run = self.record.run;
         let Some(open) = self.open.as_mut() else { return jobs };
         while let Some(action) = open.machine.poll_action() {
             match action {
@@ -141,12 +140,12 @@ impl Run {
                         ..RoundRecord::default()
                     };
                     self.counted = (self.bytes_up, self.bytes_down);
-                    jobs.push(Job::Commit { run, round: Box::new(round), started: open.round_started });
+                    jobs.push(Job::Commit { address, round: Box::new(round), started: open.round_started });
                 }
                 Action::Abandon { address } => {
                     tracing::warn!(%address, "an attempt was given up: too few updates in time");
                     self.record.attempt = address.attempt.saturating_add(1);
-                    jobs.push(Job::Discard(run));
+                    jobs.push(Job::Discard(address));
                     jobs.push(Job::Note(Box::new(self.record.clone()), None));
                 }
                 Action::Evaluated { address, figures } => {

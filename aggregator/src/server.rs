@@ -10,6 +10,7 @@ use starling_wire::{Refusal, Role, ToClient};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::admin;
+use crate::audit::{self, AuditLog};
 use crate::config::AggregatorConfig;
 use crate::evaluator::Evaluator;
 use crate::event::{EVENTS_MAX, Event, OUTBOUND_MAX, Peer};
@@ -19,7 +20,7 @@ use crate::records;
 use crate::session::{Context, Session, write_control};
 use crate::shelf::Shelf;
 use crate::staging::Staging;
-use crate::worker::Worker;
+use crate::worker::{Job, Worker};
 
 /// How long a connected device may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,6 +48,7 @@ pub async fn run(
     );
     let endpoint = Endpoint::bind(config.listen, &credentials, &Transport::on(config.path))?;
     let admin = admin::Socket::bind(&config.admin_socket())?;
+    let audit = AuditLog::open(Arc::clone(&store), credentials.identity().id, epoch)?;
 
     let mut stored = Vec::new();
     for record in records::runs(&store)? {
@@ -57,8 +59,10 @@ pub async fn run(
     let shelf = Arc::new(Shelf::default());
     let releases = publish::put_on_shelf(&store, &shelf)?;
     let staging = Staging::new(config.staging_bytes_max);
-    let (worker, thread) = Worker::start(Arc::clone(&store), Arc::clone(&shelf), evaluator, events.downgrade())?;
+    let (worker, thread) = Worker::start(Arc::clone(&store), audit, Arc::clone(&shelf), evaluator, events.downgrade())?;
+    audit::in_background(store, worker.downgrade());
     let hub = Hub::new(worker.clone(), staging.clone(), stored, releases);
+    let context_worker = worker.downgrade();
     let context = Context { events: events.clone(), shelf, staging, worker };
 
     let listening = endpoint.local_addr()?;
@@ -68,11 +72,13 @@ pub async fn run(
 
     let accepting = tokio::spawn(accept(endpoint.clone(), context, epoch, config.connections_max));
     let administering = tokio::spawn(admin.serve(events.clone()));
+    let flushing = tokio::spawn(flush_audit(context_worker));
     hub.serve(queue, shutdown).await;
 
     tracing::info!("stopping");
     accepting.abort();
     administering.abort();
+    flushing.abort();
     drop(events);
     endpoint.close(Refusal::ShuttingDown);
     // A device that does not answer must not hold the daemon up.
@@ -81,6 +87,22 @@ pub async fn run(
     tokio::task::spawn_blocking(move || thread.join())
         .await?
         .map_err(|_| anyhow::anyhow!("the worker thread panicked; the state is that of the last committed version"))
+}
+
+/// What the audit log has not written with another batch becomes durable within this time.
+const AUDIT_FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+async fn flush_audit(worker: tokio::sync::mpsc::WeakSender<Job>) {
+    let mut interval = tokio::time::interval(AUDIT_FLUSH_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        // A full queue means that batches are on their way anyway.
+        match worker.upgrade() {
+            Some(jobs) => drop(jobs.try_send(Job::AuditFlush)),
+            None => return,
+        }
+    }
 }
 
 async fn accept(endpoint: Endpoint, context: Context, epoch: u64, connections_max: usize) {
@@ -102,7 +124,9 @@ async fn accept(endpoint: Endpoint, context: Context, epoch: u64, connections_ma
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            let who = format!("{} {} at {}", link.peer().role, link.peer().name, link.remote_addr());
             link.close(Refusal::Busy);
+            let _ = context.events.send(Event::TurnedAway { who, reason: Refusal::Busy }).await;
             continue;
         };
         let context = context.clone();

@@ -52,6 +52,7 @@ impl Session {
         if let Some(refusal) = reason {
             tracing::warn!(device = %self.device, code = refusal.code(), reason = refusal.text(), "a device was cut off");
             self.link.close(refusal);
+            let _ = self.context.events.send(Event::Cut(self.device, refusal)).await;
         }
         let _ = self.context.events.send(Event::Disconnected(self.device, self.id)).await;
     }

@@ -8,18 +8,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use starling_audit::{About, Action, Contribution, Entry, Who};
 use starling_protocol::run::cohort_max;
 use starling_spec::{CodecSpec, TaskFile, TaskPlan};
-use starling_store::Store;
+use starling_store::{Batch, Store};
 use starling_update::{Fold, Numerics, Version, admit, difference};
-use starling_wire::{Address, BlobHeader, DeviceId, Digest, ModelRef, RunId};
+use starling_wire::{Address, BlobHeader, DeviceId, Digest, ModelRef, RunId, ToClient, WantReceipt};
 use tokio::sync::mpsc;
 
+use crate::audit::{AuditAsk, AuditLog, Field};
 use crate::evaluator::Evaluator;
 use crate::event::{AdminReply, Event, Staged};
 use crate::export;
-use crate::publish::{self, Publication};
-use crate::records::{self, RoundRecord, RunRecord};
+use crate::publish::{self, Publication, PublishError};
+use crate::records::{self, ReleaseRecord, RoundRecord, RunRecord};
 use crate::shelf::Shelf;
 use crate::staging::Reservation;
 
@@ -39,7 +41,7 @@ pub(crate) struct Loaded {
 /// What there is to do.
 #[derive(Debug)]
 pub(crate) enum Job {
-    /// Bring a run into memory: from its record, or, where it has no version yet, from its initialiser.
+    /// Bring a run into memory: from its record, or, where it has no version yet, from what the request says.
     Load(Box<RunRecord>, Option<Box<NewRun>>),
     /// Check a body.
     Admit {
@@ -52,11 +54,11 @@ pub(crate) enum Job {
         reservation: Reservation,
     },
     /// Add an update to the run's fold.
-    Fold(RunId, Box<Staged>),
+    Fold(Address, Box<Staged>),
     /// Forget what was folded since the last commit.
-    Discard(RunId),
+    Discard(Address),
     /// Make the next version, durably. The record says what is known already.
-    Commit { run: RunId, round: Box<RoundRecord>, started: Instant },
+    Commit { address: Address, round: Box<RoundRecord>, started: Instant },
     /// Write where a run stands.
     Note(Box<RunRecord>, Option<Box<RoundRecord>>),
     /// The run needs no memory any more.
@@ -64,7 +66,17 @@ pub(crate) enum Job {
     /// Give the operator the run's model.
     Export(Box<RunRecord>, AdminReply),
     /// Check a release file, make it durable, and offer it.
-    Publish(Publication, AdminReply),
+    Publish(Publication, Who, AdminReply),
+    /// Record something. Who waits for it hears when it is durable; otherwise it is within a second.
+    Audit(Box<Entry>, Option<Field>, Option<(serde_json::Value, AdminReply)>),
+    /// Answer an operator's question about the audit log.
+    AuditAsk(AuditAsk, Who, AdminReply),
+    /// The audit log is not what was signed, from this record on.
+    AuditDamage(u64),
+    /// Make durable what the audit log has not written yet.
+    AuditFlush,
+    /// Prove to a device that its update is in the audit log.
+    Receipt(DeviceId, WantReceipt),
 }
 
 /// What a run begins with.
@@ -73,6 +85,8 @@ pub(crate) struct NewRun {
     pub(crate) task: TaskFile,
     /// A safetensors file that takes the place of the initialiser.
     pub(crate) weights: Option<Bytes>,
+    /// Who starts it.
+    pub(crate) who: Who,
 }
 
 /// The way to the worker.
@@ -86,12 +100,13 @@ impl Worker {
     /// that was asked for is on disk.
     pub(crate) fn start(
         store: Arc<Store>,
+        audit: AuditLog,
         shelf: Arc<Shelf>,
         evaluator: Option<Arc<dyn Evaluator>>,
         events: mpsc::WeakSender<Event>,
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (jobs, mut queue) = mpsc::channel(JOBS_MAX);
-        let mut state = State { store, shelf, evaluator, models: HashMap::new() };
+        let mut state = State { store, audit, shelf, evaluator, models: HashMap::new() };
         let thread = std::thread::Builder::new().name("worker".into()).spawn(move || {
             while let Some(job) = queue.blocking_recv() {
                 // Without a hub nobody wants the answer, but the disk still does.
@@ -101,6 +116,7 @@ impl Worker {
                     let _ = events.blocking_send(event);
                 }
             }
+            state.stop();
         })?;
         Ok((Self { jobs }, thread))
     }
@@ -110,10 +126,16 @@ impl Worker {
         // The thread outlives its handles, so the queue is never closed while one of them exists.
         let _ = self.jobs.send(job).await;
     }
+
+    /// The way to the worker for those who do not keep it alive.
+    pub(crate) fn downgrade(&self) -> mpsc::WeakSender<Job> {
+        self.jobs.downgrade()
+    }
 }
 
 struct State {
     store: Arc<Store>,
+    audit: AuditLog,
     shelf: Arc<Shelf>,
     evaluator: Option<Arc<dyn Evaluator>>,
     models: HashMap<RunId, Model>,
@@ -140,30 +162,35 @@ impl State {
                     .map(|update| Box::new(Staged { update, _reservation: reservation }));
                 Some(Event::Body(device, address, staged))
             }
-            Job::Fold(run, staged) => {
-                if let Some(model) = self.models.get_mut(&run) {
+            Job::Fold(address, staged) => {
+                if let Some(model) = self.models.get_mut(&address.run) {
                     let fold = model.fold.get_or_insert_with(|| Fold::new(&model.loaded.numerics));
                     let report = staged.update.report();
                     let (weight, loss) = (f64::from(report.weight), f64::from(report.train_loss));
                     fold.add(&staged.update).expect("the machine admits a device once a round (invariant 2)");
                     model.loss_sum += weight * loss;
+                    let contribution = Contribution { device: staged.update.device(), digest: staged.update.digest() };
+                    if let Err(error) = self.audit.admitted(address, contribution, report.weight) {
+                        tracing::error!(error = chain(&error), "the audit log could not be written");
+                    }
                 }
                 None
             }
-            Job::Discard(run) => {
-                if let Some(model) = self.models.get_mut(&run) {
+            Job::Discard(address) => {
+                self.audit.abandoned(&address);
+                if let Some(model) = self.models.get_mut(&address.run) {
                     model.fold = None;
                     model.loss_sum = 0.0;
                 }
                 None
             }
-            Job::Commit { run, round, started } => {
-                let committed = self.commit(run, *round, started).map_err(|error| chain(&*error));
-                Some(Event::Committed(run, committed.map(Box::new)))
+            Job::Commit { address, round, started } => {
+                let committed = self.commit(address, *round, started).map_err(|error| chain(&*error));
+                Some(Event::Committed(address.run, committed.map(Box::new)))
             }
             Job::Note(record, round) => {
-                if let Err(error) = records::write(&self.store, &record, round.as_deref()) {
-                    tracing::error!(run = record.run.0, error = chain(&error), "a record could not be written");
+                if let Err(error) = self.write(&record, round.as_deref(), false) {
+                    tracing::error!(run = record.run.0, error = chain(&*error), "a record could not be written");
                 }
                 None
             }
@@ -177,17 +204,87 @@ impl State {
                 let _ = reply.send(export::model(&self.store, &record).map_err(|error| chain(&*error)));
                 None
             }
-            Job::Publish(publication, reply) => {
-                let published = publish::publish(&self.store, &self.shelf, &publication);
+            Job::Publish(publication, who, reply) => {
+                let published = self.publish(&publication, who);
                 Some(Event::Published(published.map_err(|error| chain(&error)), reply))
+            }
+            Job::Audit(entry, field, waiting) => {
+                self.audit.record(*entry, field);
+                if let Some((answer, reply)) = waiting {
+                    let written = self.audit.flush(false).map(|()| answer.into()).map_err(|error| chain(&error));
+                    // The operator may have gone away.
+                    let _ = reply.send(written);
+                }
+                None
+            }
+            Job::AuditAsk(ask, who, reply) => {
+                let _ = reply.send(self.audit.answer(ask, who).map(Into::into));
+                None
+            }
+            Job::AuditDamage(record) => {
+                self.audit.note_damage(record);
+                None
+            }
+            Job::AuditFlush => {
+                self.flush_audit(false);
+                None
+            }
+            Job::Receipt(device, want) => {
+                let answer = match self.audit.receipt(device, &want) {
+                    Ok(receipt) => ToClient::Receipt(receipt),
+                    Err(reason) => ToClient::ReceiptRefused(want.run, want.round, reason),
+                };
+                Some(Event::Receipt(device, answer))
             }
         }
     }
 
+    /// The release's record and that of its publication are durable together.
+    fn publish(&mut self, publication: &Publication, who: Who) -> Result<ReleaseRecord, PublishError> {
+        let Self { store, shelf, audit, .. } = self;
+        publish::publish(store, shelf, publication, |release| {
+            let (version, digest) = (Some(release.version), Some(release.digest));
+            let about = About { version, digest, ..About::default() };
+            audit.record(Entry::done(who, Action::ReleasePublished, about), None);
+            let mut batch = Batch::new();
+            records::put_release(&mut batch, release)?;
+            audit.write_into(&mut batch, true)?;
+            store.commit(batch)?;
+            Ok(audit.settle()?)
+        })
+    }
+
+    fn flush_audit(&mut self, sign: bool) {
+        if let Err(error) = self.audit.flush(sign) {
+            tracing::error!(error = chain(&error), "the audit log could not be written");
+        }
+    }
+
+    /// The last act of the thread.
+    fn stop(&mut self) {
+        self.audit.record(Entry::done(Who::System, Action::DaemonStopped, About::default()), None);
+        self.flush_audit(true);
+    }
+
+    /// Writes where a run stands, and in the same batch what the audit log has not written yet: no act is durable without its record.
+    fn write(
+        &mut self,
+        record: &RunRecord,
+        round: Option<&RoundRecord>,
+        sign: bool,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        let mut batch = Batch::new();
+        records::put(&mut batch, record, round)?;
+        self.audit.write_into(&mut batch, sign)?;
+        self.store.commit(batch)?;
+        Ok(self.audit.settle()?)
+    }
+
     fn load(&mut self, mut record: RunRecord, new: Option<NewRun>) -> Result<Loaded, Box<dyn std::error::Error>> {
+        let starter = new.as_ref().map(|new| new.who);
         let mut weights = None;
         let task = match new {
-            Some(NewRun { task, weights: given }) => {
+            Some(NewRun { task, weights: given, who: _ }) => {
                 weights = given;
                 let json = serde_json::to_vec(&task)?;
                 record.task_blob = Digest::of(&json).to_string();
@@ -209,7 +306,12 @@ impl State {
         let version = Version::publish(record.version, master, plan.update.down)?;
         if record.master_blob.is_empty() {
             self.store_version(&mut record, &version)?;
-            records::write(&self.store, &record, None)?;
+            if let Some(who) = starter {
+                let digest = record.task_blob.parse().ok();
+                let about = About { run: Some(record.run.0), digest, ..About::default() };
+                self.audit.record(Entry::done(who, Action::RunStarted, about), None);
+            }
+            self.write(&record, None, false)?;
         } else if record.version_blob != version.digest().to_string() {
             return Err("the stored model does not encode to the version that was published".into());
         }
@@ -242,10 +344,11 @@ impl State {
     /// Blobs first, then the record that names them (invariant 4), then the shelf; the old blobs go last.
     fn commit(
         &mut self,
-        run: RunId,
+        address: Address,
         mut round: RoundRecord,
         started: Instant,
     ) -> Result<(Loaded, RoundRecord), Box<dyn std::error::Error>> {
+        let run = address.run;
         let mut model = self.models.remove(&run).ok_or("the run is not in memory")?;
         let fold = model.fold.take().ok_or("nothing was folded")?;
         round.weight = fold.weight_sum();
@@ -277,7 +380,9 @@ impl State {
         record.rounds_committed = round.round;
         record.attempt = 1;
         round.wall_s = started.elapsed().as_secs_f64();
-        records::write(&self.store, record, Some(&round))?;
+        self.audit.committed(&address, number, version.digest(), round.weight);
+        let record = model.loaded.record.clone();
+        self.write(&record, Some(&round), true)?;
         round.wall_s = started.elapsed().as_secs_f64();
         for blob in [&before.version_blob, &before.master_blob] {
             let own = *blob == record.version_blob || *blob == record.master_blob;

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::config::ClientConfig;
 use crate::learner::Learner;
 use crate::policy::AllowList;
+use crate::receipts::Wants;
 use crate::serving::intake::Intake;
 use crate::serving::releases::Releases;
 use crate::serving::socket::Socket;
@@ -123,6 +124,7 @@ pub async fn run(
         reports,
         shelf,
         downloads: Downloads::default(),
+        wants: Wants::open(&config.state_dir),
         status,
         config,
         begun: Instant::now(),
@@ -150,6 +152,7 @@ struct Agent {
     intake: Intake,
     /// Listens from the first release on.
     socket: Option<Socket>,
+    wants: Wants,
     status: Status,
     config: ClientConfig,
     begun: Instant,
@@ -248,6 +251,16 @@ impl Agent {
                 self.participant.handle_evaluated(job, result);
             }
             Report::Installed { result } => self.handle_installed(result),
+            Report::Kept { run, round, result } => match result {
+                Ok(held) => {
+                    tracing::debug!(%run, round, held, "a receipt is kept");
+                    self.wants.done(Some(held));
+                }
+                Err(error) => {
+                    tracing::error!(%run, round, error, "the receipt of the audit log proves nothing");
+                    self.wants.done(None);
+                }
+            },
             Report::Released { saved } => {
                 saved.into_iter().for_each(|(run, digest)| self.shelf.mark_saved(run, digest));
             }
@@ -284,6 +297,7 @@ impl Agent {
     fn forget(&mut self, run: RunId) {
         self.shelf.forget(run);
         self.downloads.forget(run);
+        self.wants.forget(run);
         self.status.runs.remove(&run.0);
     }
 

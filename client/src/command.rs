@@ -43,6 +43,15 @@ pub enum Verb {
     Config(ConfigVerb),
     /// Ask the running client for predictions, from the newest release that it holds.
     Predict(predict::Args),
+    /// Show the receipts of the aggregator's audit log, each checked again. Exit code 5: one does not hold.
+    Receipts {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// Print JSON, to a file when one is named.
+        #[arg(long, num_args = 0..=1, value_name = "FILE")]
+        json: Option<Option<PathBuf>>,
+    },
     /// What the client of this configuration is doing.
     Status {
         /// The configuration file.
@@ -81,6 +90,10 @@ pub fn run(command: ClientCommand) -> Exit {
         Verb::Config(ConfigVerb::Check { config, json }) => check(&config, json),
         Verb::Predict(args) => match load(&args.config) {
             Ok(config) => predict::command(&config, &args),
+            Err(exit) => exit,
+        },
+        Verb::Receipts { config, json } => match load(&config) {
+            Ok(config) => receipts(&config, json),
             Err(exit) => exit,
         },
         Verb::Status { config, json } => match load(&config) {
@@ -169,6 +182,53 @@ fn status(config: &ClientConfig, json: Option<Option<PathBuf>>) -> Exit {
             complain(&error, Exit::Failure)
         }
     }
+}
+
+/// One line of `receipts --json`.
+#[derive(Debug, Serialize)]
+struct Shown {
+    run: u32,
+    round: u32,
+    received_unix_s: u64,
+    log: String,
+    record: String,
+    /// Records under the signed root; nothing when the receipt does not hold.
+    log_records: Option<u64>,
+    problem: Option<String>,
+}
+
+fn receipts(config: &ClientConfig, json: Option<Option<PathBuf>>) -> Exit {
+    let device = match Credentials::load(&config.tls) {
+        Ok(credentials) => credentials.identity().id,
+        Err(error) => return complain(&error, Exit::Usage),
+    };
+    let kept = match crate::receipts::all(&config.state_dir) {
+        Ok(kept) => kept,
+        Err(error) => return complain(&error, Exit::Failure),
+    };
+    let shown = kept.into_iter().map(|kept| {
+        let checked = crate::receipts::check_again(&kept, device);
+        let log = kept.key.split('+').next().unwrap_or_default().to_owned();
+        Shown {
+            run: kept.run,
+            round: kept.round,
+            received_unix_s: kept.received_unix_s,
+            log,
+            record: kept.record,
+            log_records: checked.as_ref().ok().map(|checkpoint| checkpoint.size),
+            problem: checked.err().map(|error| with_causes(&error)),
+        }
+    });
+    let shown: Vec<Shown> = shown.collect();
+    let line = |shown: &Shown| {
+        let Shown { run, round, log_records, problem, log, .. } = shown;
+        match (log_records, problem) {
+            (Some(records), _) => format!("run {run} round {round}: in the log {log}, of {records} records then"),
+            (None, problem) => format!("run {run} round {round}: {}", problem.as_deref().unwrap_or("does not hold")),
+        }
+    };
+    let printed = print(&shown, json, || shown.iter().map(line).collect::<Vec<_>>().join("\n"));
+    if printed == Exit::Ok && shown.iter().any(|shown| shown.problem.is_some()) { Exit::Missed } else { printed }
 }
 
 fn describe(status: &Status) -> String {

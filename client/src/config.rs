@@ -31,9 +31,34 @@ pub struct ClientConfig {
     pub serving_socket: Option<PathBuf>,
     /// The certificate, its key, and the CA.
     pub tls: TlsFiles,
+    /// Proof that this device's updates are in the aggregator's audit log.
+    #[serde(default)]
+    pub audit: AuditSettings,
     /// The tasks that the owner of this device consents to, with the data for each. No other task is ever worked on.
     #[serde(default)]
     pub task: Vec<TaskBinding>,
+}
+
+/// Receipts of the aggregator's audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditSettings {
+    /// Ask for a receipt after each update that is in a version, check it and keep it: 2 KiB on the disk each. Default true.
+    #[serde(default = "yes")]
+    pub receipts: bool,
+    /// The log's public key, the last line of the aggregator's `audit.pub`. Without it, the first that the aggregator shows counts.
+    #[serde(default)]
+    pub key: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for AuditSettings {
+    fn default() -> Self {
+        Self { receipts: true, key: None }
+    }
 }
 
 /// Data for one task, and by being there the owner's consent to it.
@@ -72,6 +97,9 @@ pub enum ConfigProblem {
     /// Too many tasks.
     #[error("task: {0} tasks, expected at most {TASKS_PER_DEVICE_MAX}")]
     TooManyTasks(usize),
+    /// Not a public key.
+    #[error("audit.key: {0}")]
+    AuditKey(#[from] starling_audit::KeyError),
     /// A name that no task has.
     #[error("task[{0}].name: expected 1 to {NAME_BYTES_MAX} printable bytes")]
     Name(usize),
@@ -121,6 +149,9 @@ impl ClientConfig {
     fn checked(mut self, path: &Path) -> Result<Self, ConfigProblem> {
         if self.task.len() > TASKS_PER_DEVICE_MAX {
             return Err(ConfigProblem::TooManyTasks(self.task.len()));
+        }
+        if let Some(key) = &self.audit.key {
+            key.parse::<starling_audit::VerifierKey>()?;
         }
         let mut names = BTreeSet::new();
         for (index, task) in self.task.iter().enumerate() {

@@ -26,6 +26,7 @@ pub mod learner;
 mod owed;
 pub mod policy;
 mod predict;
+pub mod receipts;
 pub mod serving;
 pub mod state;
 pub mod status;

@@ -21,10 +21,11 @@ use tokio::sync::mpsc;
 
 use crate::learner::{Job, LearnError, Learner, with_causes};
 use crate::owed::Owed;
+use crate::receipts::Arrived;
 use crate::state::{Source, Unsaved};
 
-/// Orders that may wait: for each run a job, one that was stopped and not yet taken off, and a model to rebuild.
-const ORDERS_MAX: usize = 3 * RUNS_MAX;
+/// Orders that may wait: for each run a job, one that was stopped and not yet taken off, and a model to rebuild; and a receipt.
+const ORDERS_MAX: usize = 3 * RUNS_MAX + 1;
 
 /// The stack of the thread. Only touched pages cost memory.
 const STACK_BYTES: usize = 8 << 20;
@@ -35,6 +36,8 @@ pub(crate) enum Order {
     Rebuild { run: RunId, base: ModelRef, held: Source, difference: Bytes },
     /// Train or evaluate.
     Work { order: JobOrder, device: DeviceId, model: Source, owed: Owed, stop: Arc<AtomicBool> },
+    /// Check a receipt and keep it.
+    Keep(Box<Arrived>),
     /// Put versions on the disk and give memory back.
     Release { store: Arc<Store>, unsaved: Vec<Unsaved> },
 }
@@ -60,6 +63,11 @@ pub(crate) enum Report {
     /// Of the thread that installs a release.
     Installed {
         result: Result<(), ReleaseRefusal>,
+    },
+    Kept {
+        run: RunId,
+        round: u32,
+        result: Result<u64, String>,
     },
 }
 
@@ -172,6 +180,10 @@ fn carry_out(order: Order, learner: &dyn Learner) -> Option<Report> {
                     catch_unwind(AssertUnwindSafe(|| worker.evaluate())).unwrap_or(Err(Decline::TrainingFailed));
                 Some(Report::Evaluated { job, result })
             }
+        }
+        Order::Keep(arrived) => {
+            let (run, round) = (arrived.receipt.run, arrived.receipt.round);
+            Some(Report::Kept { run, round, result: arrived.keep().map_err(|error| with_causes(&error)) })
         }
         Order::Release { store, unsaved } => {
             learner.release();

@@ -1,6 +1,7 @@
 //! What the hub does for the operator: each verb of the admin socket.
 
 use bytes::Bytes;
+use starling_audit::{About, Action, Entry, Who};
 use starling_spec::TaskFile;
 use starling_wire::RunId;
 
@@ -14,10 +15,15 @@ use crate::worker::{Job, NewRun};
 const RUNS_OPEN_MAX: usize = 32;
 
 impl Hub {
-    pub(super) async fn admin(&mut self, request: AdminRequest, upload: Option<Bytes>, reply: AdminReply) {
+    pub(super) async fn admin(&mut self, request: AdminRequest, who: Who, upload: Option<Bytes>, reply: AdminReply) {
+        let verb = request.word();
         let answer = match request {
-            AdminRequest::RunStart(request) => return self.start(request, upload, reply).await,
-            AdminRequest::RunExport { run, version } => return self.export(RunId(run), version, reply).await,
+            AdminRequest::RunStart(request) => return self.start(request, who, upload, reply).await,
+            AdminRequest::RunExport { run, version } => return self.export(RunId(run), version, who, reply).await,
+            AdminRequest::Audit { ask } => {
+                self.recorder.looked(who, verb).await;
+                return self.worker.queue(Job::AuditAsk(ask, who, reply)).await;
+            }
             AdminRequest::RunList => Ok(self.runs.values().map(Run::summary).collect()),
             AdminRequest::RunStatus { run } => {
                 let id = run.map(RunId).or_else(|| self.runs.keys().next_back().copied());
@@ -31,14 +37,16 @@ impl Hub {
                 let now_ms = self.now_ms();
                 let id = RunId(run);
                 if self.runs.get(&id).is_some_and(|run| run.open.is_some()) {
-                    self.with_machine(id, |machine| machine.handle_stop(now_ms)).await;
-                    Ok(serde_json::json!({ "run": run }))
+                    let entry = Entry::done(who, Action::RunStopped, About { run: Some(run), ..About::default() });
+                    self.recorder.act(entry, serde_json::json!({ "run": run }), reply).await;
+                    return self.with_machine(id, |machine| machine.handle_stop(now_ms)).await;
                 } else {
+                    self.recorder.could_not(who, verb).await;
                     Err(format!("run {run} is not under way"))
                 }
             }
             AdminRequest::ReleasePublish { task, path, version } => {
-                return self.publish(task, path, version, reply).await;
+                return self.publish(task, path, version, who, reply).await;
             }
             AdminRequest::ReleaseList => Ok(self.release_list()),
             AdminRequest::Devices => Ok(serde_json::json!({
@@ -46,14 +54,18 @@ impl Hub {
                 "turned_away": self.turned_away,
             })),
         };
+        if verb != "run-stop" {
+            self.recorder.looked(who, verb).await;
+        }
         // The operator may have gone away.
         let _ = reply.send(answer.map(Into::into));
     }
 
-    async fn start(&mut self, request: StartRequest, weights: Option<Bytes>, reply: AdminReply) {
+    async fn start(&mut self, request: StartRequest, who: Who, weights: Option<Bytes>, reply: AdminReply) {
         let task = match self.startable(&request) {
             Ok(task) => task,
             Err(error) => {
+                self.recorder.could_not(who, "run-start").await;
                 let _ = reply.send(Err(error));
                 return;
             }
@@ -63,7 +75,7 @@ impl Hub {
         let mut run = Run::stored(record.clone(), Vec::new());
         run.reply = Some(reply);
         self.runs.insert(id, run);
-        let new = NewRun { task, weights };
+        let new = NewRun { task, weights, who };
         self.worker.queue(Job::Load(Box::new(record), Some(Box::new(new)))).await;
     }
 
@@ -76,7 +88,7 @@ impl Hub {
     }
 
     /// The worker answers: it owns the models.
-    async fn export(&mut self, id: RunId, version: Option<u64>, reply: AdminReply) {
+    async fn export(&mut self, id: RunId, version: Option<u64>, who: Who, reply: AdminReply) {
         let refusal = match self.runs.get(&id).map(|run| &run.record) {
             None => no_such(id),
             Some(record) if record.master_blob.is_empty() => format!("run {} has no model yet", id.0),
@@ -88,6 +100,8 @@ impl Hub {
             ),
             Some(record) => {
                 let record = Box::new(record.clone());
+                // A model that leaves the aggregator is an act, not a look.
+                self.recorder.exported(who, id, record.version).await;
                 return self.worker.queue(Job::Export(record, reply)).await;
             }
         };

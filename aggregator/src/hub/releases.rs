@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use starling_audit::Who;
 use starling_wire::{DeviceId, ReleaseOffer, ReleaseReport, Standing, ToClient};
 
 use super::Hub;
@@ -18,8 +19,15 @@ fn offer(release: &ReleaseRecord) -> ToClient {
 }
 
 impl Hub {
-    pub(super) async fn publish(&mut self, task: String, path: PathBuf, version: Option<u64>, reply: AdminReply) {
-        self.worker.queue(Job::Publish(Publication { task, path, version }, reply)).await;
+    pub(super) async fn publish(
+        &mut self,
+        task: String,
+        path: PathBuf,
+        version: Option<u64>,
+        who: Who,
+        reply: AdminReply,
+    ) {
+        self.worker.queue(Job::Publish(Publication { task, path, version }, who, reply)).await;
     }
 
     /// The release is durable: now devices may hear of it.

@@ -11,7 +11,8 @@ use starling_net::{
 use starling_protocol::participant::Action;
 use starling_update::Sealed;
 use starling_wire::{
-    Address, Available, BlobHeader, BlobKind, Decline, Digest, Refusal, RoundStart, ToAggregator, ToClient, Verdict,
+    Address, Available, BlobHeader, BlobKind, Decline, DeviceId, Digest, Receipt, Refusal, RoundStart, ToAggregator,
+    ToClient, Verdict,
 };
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
@@ -19,6 +20,7 @@ use tokio::time::{sleep_until, timeout};
 use super::{Agent, CLOSE_WAIT, Ended, dial_failure};
 use crate::learner::with_causes;
 use crate::owed::Owed;
+use crate::receipts::Arrived;
 use crate::status::{Connection, RunStatus};
 use crate::transfer::{Arrival, receive};
 use crate::worker::Order;
@@ -78,6 +80,7 @@ impl Agent {
         tracing::info!(aggregator = link.peer().name, remote = %link.remote_addr(), epoch = welcome.epoch, "connected");
         self.participant.handle_connected(welcome.epoch);
         self.set_connection(Connection::Connected, None);
+        self.wants.connected();
         let (sender, mut receiver) = control.split();
         let mut wires = Wires { link, sender, transfers: JoinSet::new() };
         let ended = loop {
@@ -88,7 +91,7 @@ impl Agent {
             tokio::select! {
                 message = receiver.recv() => match message {
                     Ok(Some(message)) => {
-                        if let Err(ended) = self.handle_message(message) {
+                        if let Err(ended) = self.handle_message(message, wires.link.peer().id) {
                             break ended;
                         }
                     }
@@ -165,6 +168,7 @@ impl Agent {
                     None
                 }
                 Action::Upload(address, sealed) => {
+                    self.wants.sent(&address, sealed.header(&address).digest);
                     let link = wires.link.clone();
                     wires.transfers.spawn(upload(link, address, sealed));
                     None
@@ -183,6 +187,10 @@ impl Agent {
             let sent = wires.sender.send(&message).await;
             sent.map_err(|error| lost(error.refusal(), error.to_string()))?;
         }
+        if let Some(want) = self.wants.poll() {
+            let sent = wires.sender.send(&ToAggregator::WantReceipt(want)).await;
+            sent.map_err(|error| lost(error.refusal(), error.to_string()))?;
+        }
         Ok(())
     }
 
@@ -193,7 +201,7 @@ impl Agent {
         self.status.runs.insert(address.run.0, status);
     }
 
-    fn handle_message(&mut self, message: ToClient) -> Result<(), Ended> {
+    fn handle_message(&mut self, message: ToClient, aggregator: DeviceId) -> Result<(), Ended> {
         let now_ms = self.now_ms();
         match message {
             ToClient::Plan(plan) => {
@@ -234,11 +242,28 @@ impl Agent {
                 self.install_releases();
                 self.write_status();
             }
+            ToClient::Receipt(receipt) => self.handle_receipt(receipt, aggregator),
+            ToClient::ReceiptRefused(run, round, reason) => {
+                if self.wants.answered(self.device, run, round).is_some() {
+                    tracing::warn!(%run, round, %reason, "the audit log gives no receipt");
+                    self.wants.done(None);
+                }
+            }
             ToClient::Refused(refusal) => return Err(lost(Some(refusal), refusal.to_string())),
             // A second welcome, or a message of a later protocol: neither changes anything.
             _ => tracing::debug!("a message that is not expected here was passed over"),
         }
         Ok(())
+    }
+
+    /// A receipt that was asked for goes to the worker, which checks it.
+    fn handle_receipt(&mut self, receipt: Receipt, aggregator: DeviceId) {
+        let Some(wanted) = self.wants.answered(self.device, receipt.run, receipt.round) else { return };
+        let (pinned, state_dir) = (self.config.audit.key.clone(), self.config.state_dir.clone());
+        let arrived = Arrived { receipt, wanted, pinned, aggregator, state_dir };
+        if !self.worker.submit(Order::Keep(Box::new(arrived))) {
+            self.wants.done(None);
+        }
     }
 
     /// What this device owes, for rounds whose codec keeps a residual.
@@ -258,6 +283,9 @@ impl Agent {
             Verdict::Committed { address, version } => {
                 self.settle(address, true);
                 tracing::info!(%address, version, "committed");
+                if self.config.audit.receipts {
+                    self.wants.committed(address);
+                }
                 self.status.updates_committed += 1;
             }
             Verdict::Refused { address, reason } => {

@@ -39,6 +39,21 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// The same where the log's key was replaced: one of `keys` has to have signed it.
+    ///
+    /// # Errors
+    /// What the last of the keys found.
+    pub fn verified_by_any(note: &Note, keys: &[VerifierKey]) -> Result<Self, CheckpointError> {
+        let mut found = Err(CheckpointError::Note(NoteError::Form));
+        for key in keys {
+            found = Self::verified(note, key);
+            if found.is_ok() {
+                break;
+            }
+        }
+        found
+    }
+
     /// Reads a signed checkpoint and checks that `key` signed it for its own log.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! A log in a file: one JSON value a line, so that it can be read with any tool and checked without a daemon.
 //!
 //! ```text
-//! {"export":{"format":1,"origin":"…","key":"…","records":N}}      first
+//! {"export":{"format":1,"origin":"…","keys":["…"],"records":N}}     first
 //! {"seq":0,…}                                                     the records, each the very bytes of its leaf
 //! {"personal":{"commitment":"…","salt":"…","value":"…"}}          what is still known behind commitments
 //! {"checkpoint":"…"}                                              signed checkpoints
@@ -38,8 +38,8 @@ pub struct Header {
     pub format: u32,
     /// The log's name.
     pub origin: String,
-    /// The log's public key. Whoever checks the file should have it from elsewhere.
-    pub key: String,
+    /// The log's public keys, the newest last. Whoever checks the file should have them from elsewhere.
+    pub keys: Vec<String>,
     /// How many records follow.
     pub records: u64,
 }
@@ -60,10 +60,14 @@ struct Opened {
     value: String,
 }
 
-/// The first line of an export.
-pub fn header_line(key: &VerifierKey, records: u64) -> String {
-    let header = Header { format: FORMAT, origin: key.name().to_owned(), key: key.to_string(), records };
-    to_line(&Line::Export(header))
+/// The first line of an export. A log whose key was replaced has several `keys`, the newest last.
+pub fn header_line(keys: &[VerifierKey], records: u64) -> String {
+    let origin = keys.last().map(|key| key.name().to_owned()).unwrap_or_default();
+    to_line(&Line::Export(Header { format: FORMAT, origin, keys: texts(keys), records }))
+}
+
+fn texts(keys: &[VerifierKey]) -> Vec<String> {
+    keys.iter().map(VerifierKey::to_string).collect()
 }
 
 /// The line of a signed checkpoint.
@@ -109,7 +113,7 @@ pub struct Report {
 
 /// Reads an export line by line. Memory: 88 bytes a record, and a checkpoint's size.
 pub struct Checker {
-    key: VerifierKey,
+    keys: Vec<VerifierKey>,
     witnesses: Vec<VerifierKey>,
     locator: Locator,
     rounds: Rounds,
@@ -121,20 +125,20 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// For a log of `key`. Signatures of `witnesses` are checked where there are any.
-    pub fn new(key: VerifierKey, witnesses: Vec<VerifierKey>) -> Self {
+    /// For the log of `keys`. Signatures of `witnesses` are checked where there are any.
+    pub fn new(keys: Vec<VerifierKey>, witnesses: Vec<VerifierKey>) -> Self {
         let report =
             Report { records: 0, checkpoints: 0, newest: None, cosignatures: 0, personal: 0, findings: Vec::new() };
         let (locator, rounds) = (Locator::new(), Rounds::default());
         let commitments = Default::default();
-        Self { key, witnesses, locator, rounds, checkpoints: Vec::new(), commitments, header: None, line: 0, report }
+        Self { keys, witnesses, locator, rounds, checkpoints: Vec::new(), commitments, header: None, line: 0, report }
     }
 
-    /// The log's public key as the export itself names it: for those who have it from nowhere else.
-    pub fn key_of(first_line: &str) -> Option<VerifierKey> {
+    /// The log's public keys as the export itself names them: for those who have them from nowhere else.
+    pub fn keys_of(first_line: &str) -> Vec<VerifierKey> {
         match serde_json::from_str(first_line) {
-            Ok(Line::Export(header)) => header.key.parse().ok(),
-            _ => None,
+            Ok(Line::Export(header)) => header.keys.iter().filter_map(|key| key.parse().ok()).collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -172,8 +176,12 @@ impl Checker {
         if header.format != FORMAT {
             self.find(Damage::Other(format!("format {}, expected {FORMAT}", header.format)));
         }
-        if header.origin != self.key.name() || header.key != self.key.to_string() {
-            self.find(Damage::Other(format!("the export names the key {:?}, expected {}", header.key, self.key)));
+        let expected = texts(&self.keys);
+        let origin = self.keys.last().map(VerifierKey::name);
+        if header.keys != expected || origin != Some(&header.origin) {
+            let problem =
+                format!("the export is of {:?} with the keys {:?}, expected {expected:?}", header.origin, header.keys);
+            self.find(Damage::Other(problem));
         }
         self.header = Some(header);
     }
@@ -181,7 +189,7 @@ impl Checker {
     /// A signed checkpoint: one of the export, or one that the auditor kept from an earlier day.
     pub fn checkpoint(&mut self, text: &str) {
         let checked = Note::parse(text).map_err(Into::into).and_then(|note| {
-            let checkpoint = Checkpoint::verified(&note, &self.key)?;
+            let checkpoint = Checkpoint::verified_by_any(&note, &self.keys)?;
             for witness in &self.witnesses {
                 match note.verify(witness) {
                     Ok(_) => self.report.cosignatures += 1,

@@ -333,8 +333,11 @@ fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(fine)
 }
 
-/// Name, id, algorithm and bytes of a key's text.
-fn parts(text: &str) -> Result<(&str, &str, Algorithm, Zeroizing<[u8; KEY_BYTES]>), KeyError> {
+/// Name, id, algorithm and bytes of a key.
+type Parts<'a> = (&'a str, &'a str, Algorithm, Zeroizing<[u8; KEY_BYTES]>);
+
+/// Takes a key's text apart.
+fn parts(text: &str) -> Result<Parts<'_>, KeyError> {
     let mut parts = text.trim().splitn(3, '+');
     let (Some(name), Some(id), Some(base)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(KeyError::Text);

@@ -1,0 +1,99 @@
+//! Refusals that a peer can cause at will: the first of its kind is recorded as it comes, the rest are counted, so that nobody fills the
+//! disk by being refused (invariant 6).
+
+use std::collections::BTreeMap;
+
+use starling_audit::{About, Action, Entry, Who};
+use starling_wire::Refusal;
+
+/// How long repeats of one kind are counted before their number is recorded.
+pub(crate) const INTERVAL_MS: u64 = 10 * 60 * 1000;
+
+/// Kinds that are told apart within an interval. With two records a kind and interval, this is at most 74,000 records (25 MB) a day, for an
+/// attacker who holds as many certificates as that.
+const KINDS_MAX: usize = 256;
+
+/// Who, what and the refusal's code. Beyond [`KINDS_MAX`], everybody is a stranger.
+type Kind = (String, u16, &'static str);
+
+#[derive(Debug)]
+struct Count {
+    who: Who,
+    reason: Refusal,
+    action: Action,
+    since_unix_ms: u64,
+    /// After the first, which is recorded already.
+    more: u64,
+}
+
+/// What was counted since when.
+#[derive(Debug, Default)]
+pub(crate) struct Repeats {
+    counts: BTreeMap<Kind, Count>,
+}
+
+impl Repeats {
+    /// A refusal has happened: the entry to record now, if it is the first of its kind.
+    pub(crate) fn take(&mut self, now_unix_ms: u64, who: Who, action: Action, reason: Refusal) -> Option<Entry> {
+        let key = |who: Who| (who.to_string(), reason.code(), action.word());
+        let full = self.counts.len() >= KINDS_MAX && !self.counts.contains_key(&key(who));
+        let who = if full { Who::Stranger } else { who };
+        let mut first = false;
+        let count = self.counts.entry(key(who)).or_insert_with(|| {
+            first = true;
+            Count { who, reason, action, since_unix_ms: now_unix_ms, more: 0 }
+        });
+        if first {
+            return Some(Entry::refused(who, action, reason, About { count: Some(1), ..About::default() }));
+        }
+        count.more += 1;
+        None
+    }
+
+    /// What is due: the counts of intervals that are over, or all of them at the end.
+    pub(crate) fn due(&mut self, now_unix_ms: u64, all: bool) -> Vec<Entry> {
+        let over = |count: &Count| all || now_unix_ms.saturating_sub(count.since_unix_ms) >= INTERVAL_MS;
+        let (due, kept) = std::mem::take(&mut self.counts).into_iter().partition(|(_, count)| over(count));
+        self.counts = kept;
+        let due: BTreeMap<Kind, Count> = due;
+        let entry = |Count { who, reason, action, since_unix_ms, more }: Count| {
+            let about = About { count: Some(more), since_unix_ms: Some(since_unix_ms), ..About::default() };
+            (more > 0).then(|| Entry::refused(who, action, reason, about))
+        };
+        due.into_values().filter_map(entry).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use starling_wire::{DeviceId, Role};
+
+    #[test]
+    fn inv6_a_flood_of_refusals_is_one_record_and_a_count() {
+        let mut repeats = Repeats::default();
+        let mut refuse = |now| repeats.take(now, Who::Stranger, Action::PeerTurnedAway, Refusal::ForeignCertificate);
+        assert_eq!(refuse(1000).expect("the first is recorded").about.count, Some(1));
+        assert!((0..1_000_000).all(|_| refuse(2000).is_none()));
+        assert_eq!(repeats.due(INTERVAL_MS, false), [], "the interval is not over");
+        let due = repeats.due(INTERVAL_MS + 1000, false);
+        assert_eq!(due.len(), 1);
+        assert_eq!((due[0].code, due[0].about.count, due[0].about.since_unix_ms), (2, Some(1_000_000), Some(1000)));
+        assert_eq!(repeats.due(u64::MAX, true), [], "nothing is counted twice");
+    }
+
+    #[test]
+    fn inv6_no_number_of_certificates_makes_more_kinds_than_the_bound() {
+        let mut repeats = Repeats::default();
+        let mut recorded = 0;
+        for index in 0..10_000 {
+            let who = Who::Certificate(Role::Device, DeviceId::seeded(1, index));
+            recorded += usize::from(repeats.take(0, who, Action::UpdateRefused, Refusal::NotInCohort).is_some());
+        }
+        assert_eq!(recorded, KINDS_MAX + 1, "the rest are strangers");
+        assert_eq!(
+            repeats.due(0, true).iter().filter_map(|entry| entry.about.count).sum::<u64>() as usize + recorded,
+            10_000
+        );
+    }
+}

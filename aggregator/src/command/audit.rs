@@ -1,0 +1,353 @@
+//! `audit …`: export, check, sign and witness the log. What is checked is checked here, in the command, not by the daemon that wrote it.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use starling_audit::export::{Checker, LINE_BYTES_MAX, Report, checkpoint_line, header_line};
+use starling_audit::receipt::{Wanted, check};
+use starling_audit::{Algorithm, Checkpoint, Note, SigningKey, VerifierKey, verify};
+use starling_daemon::Exit;
+use starling_wire::{DeviceId, Digest, Receipt, RunId};
+
+use super::Ask;
+use crate::audit::key as key_files;
+use crate::config::AggregatorConfig;
+
+/// Verbs about the audit log.
+#[derive(Debug, Subcommand)]
+pub enum AuditVerb {
+    /// Check every record, the chain, the signed checkpoints and the contributors of each version. Exit code 5: something was
+    /// changed, and it says where
+    Verify(Verify),
+    /// Write the log as JSON lines, which `verify --file` checks anywhere
+    Export {
+        /// The file; standard output when not given
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Also write the names behind the commitments, as far as they were not erased
+        #[arg(long)]
+        personal: bool,
+        /// Which daemon
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Sign a checkpoint of all there is and print it
+    Checkpoint(Ask),
+    /// Co-sign the newest checkpoint as a witness, after checking that the log goes on from the one seen last
+    Cosign {
+        /// The witness's private key; made when there is none. `FILE.seen` keeps the checkpoint seen last
+        #[arg(long)]
+        key: PathBuf,
+        /// The name of a key that is made
+        #[arg(long, default_value = "starling-witness")]
+        name: String,
+        /// Which daemon
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show, and check, the proof that a device's update is in the log
+    Receipt {
+        /// The run
+        run: u32,
+        /// The round
+        round: u32,
+        /// The device's id
+        device: DeviceId,
+        /// Which daemon
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+/// `audit verify`: of a running daemon, or of a file.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The configuration file of the running daemon
+    #[arg(long, required_unless_present = "file", conflicts_with = "file")]
+    config: Option<PathBuf>,
+    /// An export; no daemon and no state folder are needed
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// The log's public keys (`audit.pub` of the state folder), from somebody you trust
+    #[arg(long)]
+    key: Option<PathBuf>,
+    /// Public keys of witnesses, whose signatures are then checked as well
+    #[arg(long)]
+    witness: Vec<PathBuf>,
+    /// A checkpoint that you kept: the log has to go on from it
+    #[arg(long)]
+    checkpoint: Vec<PathBuf>,
+    /// Print JSON instead of words
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn execute(verb: AuditVerb) -> anyhow::Result<Exit> {
+    match verb {
+        AuditVerb::Verify(verify) => verify_log(&verify),
+        AuditVerb::Export { out, personal, ask } => {
+            let log = Log::of(&ask.config)?;
+            match out {
+                Some(path) => {
+                    let mut file = io::BufWriter::new(
+                        File::create(&path).with_context(|| format!("cannot write {}", path.display()))?,
+                    );
+                    log.lines(personal, |line| Ok(writeln!(file, "{line}")?))?;
+                    file.flush()?;
+                }
+                None => {
+                    let mut stdout = io::stdout().lock();
+                    log.lines(personal, |line| Ok(writeln!(stdout, "{line}")?))?;
+                }
+            }
+            Ok(Exit::Ok)
+        }
+        AuditVerb::Checkpoint(ask) => {
+            let answer = Log::of(&ask.config)?.ask(&json!({ "what": "checkpoint" }))?;
+            if ask.json {
+                println!("{answer}")
+            } else {
+                print!("{}", word(&answer, "note")?)
+            }
+            Ok(Exit::Ok)
+        }
+        AuditVerb::Cosign { key, name, ask } => cosign(&key, &name, &ask),
+        AuditVerb::Receipt { run, round, device, ask } => receipt(run, round, device, &ask),
+    }
+}
+
+/// The running daemon's log.
+struct Log {
+    socket: PathBuf,
+    public: PathBuf,
+}
+
+impl Log {
+    fn of(config: &Path) -> anyhow::Result<Self> {
+        let config = AggregatorConfig::load(config)?;
+        Ok(Self { socket: config.admin_socket(), public: crate::audit::public_file(&config.state_dir) })
+    }
+
+    fn ask(&self, ask: &Value) -> anyhow::Result<Value> {
+        Ok(crate::admin::ask(&self.socket, &json!({ "verb": "audit", "ask": ask }))?)
+    }
+
+    /// The export, line by line: up to a checkpoint that is signed now.
+    fn lines(&self, personal: bool, mut line: impl FnMut(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        // Asking for personal fields is itself recorded, so it comes first.
+        let opened = if personal { self.ask(&json!({ "what": "personal" }))? } else { Value::Null };
+        let head = self.ask(&json!({ "what": "checkpoint" }))?;
+        let size = head["size"].as_u64().context("the answer names no size")?;
+        let keys = texts(&head["keys"]).map(str::parse).collect::<Result<Vec<VerifierKey>, _>>()?;
+        line(&header_line(&keys, size))?;
+        let mut from = 0;
+        while from < size {
+            let page = self.ask(&json!({ "what": "records", "from": from, "end": size }))?;
+            if let Some(problem) = page["problem"].as_str() {
+                eprintln!("{problem}");
+            }
+            texts(&page["lines"]).try_for_each(&mut line)?;
+            let next = page["next"].as_u64().filter(|next| *next > from);
+            from = next.context("the daemon gives no further records")?;
+        }
+        texts(&opened["lines"]).try_for_each(&mut line)?;
+        let mut from = 0;
+        loop {
+            let page = self.ask(&json!({ "what": "checkpoints", "from": from }))?;
+            for text in texts(&page["notes"]) {
+                let note = Note::parse(text)?;
+                let signed = note.text().parse::<Checkpoint>()?.size;
+                if signed <= size {
+                    line(&checkpoint_line(&note))?;
+                }
+            }
+            match page["next"].as_u64().filter(|next| *next > from && *next < size) {
+                Some(next) => from = next,
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+fn verify_log(arguments: &Verify) -> anyhow::Result<Exit> {
+    let mut witnesses = Vec::new();
+    for path in &arguments.witness {
+        witnesses.extend(public_keys(path)?);
+    }
+    let given = arguments.key.as_deref().map(public_keys).transpose()?;
+    let mut checker;
+    match (&arguments.config, &arguments.file) {
+        (Some(config), _) => {
+            let log = Log::of(config)?;
+            let keys = given.map_or_else(|| public_keys(&log.public), Ok)?;
+            checker = Checker::new(keys, witnesses);
+            log.lines(false, |line| {
+                checker.line(line.as_bytes());
+                Ok(())
+            })?;
+        }
+        (None, Some(path)) => {
+            let mut file = BufReader::new(File::open(path).with_context(|| format!("cannot read {}", path.display()))?);
+            let first = next_line(&mut file)?.unwrap_or_default();
+            let keys = given.unwrap_or_else(|| Checker::keys_of(&String::from_utf8_lossy(&first)));
+            ensure!(!keys.is_empty(), "the export names no key; give the log's public key with --key");
+            if arguments.key.is_none() {
+                let names: Vec<String> = keys.iter().map(ToString::to_string).collect();
+                eprintln!(
+                    "the key is the export's own; compare it with the operator's `audit.pub`: {}",
+                    names.join(" ")
+                );
+            }
+            checker = Checker::new(keys, witnesses);
+            checker.line(&first);
+            while let Some(line) = next_line(&mut file)? {
+                checker.line(&line);
+            }
+        }
+        (None, None) => bail!("expected --config or --file"),
+    }
+    for path in &arguments.checkpoint {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        checker.checkpoint(&text);
+    }
+    let report = checker.finish();
+    tell(&report, arguments.json);
+    Ok(if report.findings.is_empty() { Exit::Ok } else { Exit::Missed })
+}
+
+/// A line without its end. One that is longer than any is cut: its rest counts as further lines, none of which is any.
+fn next_line(file: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    file.take(LINE_BYTES_MAX as u64 + 2).read_until(b'\n', &mut line)?;
+    if line.last() == Some(&b'\n') {
+        line.pop();
+        return Ok(Some(line));
+    }
+    Ok((!line.is_empty()).then_some(line))
+}
+
+fn tell(report: &Report, as_json: bool) {
+    let Report { records, checkpoints, newest, cosignatures, personal, findings } = report;
+    if as_json {
+        let finding =
+            |finding: &starling_audit::Finding| json!({ "line": finding.line, "problem": finding.to_string() });
+        let findings: Vec<Value> = findings.iter().map(finding).collect();
+        let answer = json!({
+            "whole": findings.is_empty(), "records": records, "checkpoints": checkpoints,
+            "signed_records": newest.as_ref().map(|newest| newest.size),
+            "root": newest.as_ref().map(|newest| newest.root.to_string()),
+            "cosignatures": cosignatures, "personal": personal, "findings": findings,
+        });
+        return println!("{answer}");
+    }
+    findings.iter().for_each(|finding| println!("{finding}"));
+    let signed = newest.as_ref().map_or(0, |newest| newest.size);
+    println!(
+        "{records} records, {signed} of them under {checkpoints} signed checkpoints, {cosignatures} co-signatures"
+    );
+    println!("{}", if findings.is_empty() { "the log is whole" } else { "the log was changed" });
+}
+
+fn cosign(path: &Path, name: &str, ask: &Ask) -> anyhow::Result<Exit> {
+    let key = match key_files::read_private(path)? {
+        Some(key) => key,
+        None => key_files::write_private(path, name, Algorithm::Witness)?,
+    };
+    ensure!(
+        key.verifier().algorithm() == Algorithm::Witness,
+        "{}: this is a log's key, not a witness's",
+        path.display()
+    );
+    let log = Log::of(&ask.config)?;
+    let keys = public_keys(&log.public)?;
+    let seen_path = PathBuf::from(format!("{}.seen", path.display()));
+    let seen = match fs::read_to_string(&seen_path) {
+        Ok(text) => Some(Checkpoint::verified_by_any(&Note::parse(&text)?, &keys)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", seen_path.display())),
+    };
+    let held = seen.as_ref().map_or(0, |seen| seen.size);
+    let answer = log.ask(&json!({ "what": "checkpoint", "held": held }))?;
+    let mut note = Note::parse(word(&answer, "note")?)?;
+    let checkpoint = Checkpoint::verified_by_any(&note, &keys)?;
+    if let Some(seen) = &seen {
+        let proof = digests(&answer["consistency"])?;
+        verify::consistency(seen.size, &seen.root, checkpoint.size, &checkpoint.root, &proof).context("not signed")?;
+    }
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    key.cosign(&mut note, now_s)?;
+    write_replacing(&seen_path, note.to_string().as_bytes())?;
+    let answer = log.ask(&json!({ "what": "cosign", "note": note.to_string(), "key": key.verifier().to_string() }))?;
+    if ask.json {
+        println!("{answer}");
+    } else {
+        println!("{} records co-signed; the witness's public key:\n{}", checkpoint.size, public(&key));
+    }
+    Ok(Exit::Ok)
+}
+
+fn public(key: &SigningKey) -> String {
+    key.verifier().to_string()
+}
+
+/// A witness that forgets what it saw could sign two logs: the new file is on the disk before the old one goes.
+fn write_replacing(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let unfinished = PathBuf::from(format!("{}.tmp", path.display()));
+    let write = || {
+        let mut file = File::create(&unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn receipt(run: u32, round: u32, device: DeviceId, ask: &Ask) -> anyhow::Result<Exit> {
+    let log = Log::of(&ask.config)?;
+    let question = json!({ "what": "receipt", "run": run, "round": round, "device": device.to_string() });
+    let answer = log.ask(&question)?;
+    let receipt = Receipt {
+        run: RunId(run),
+        round,
+        key: word(&answer, "key")?.to_owned(),
+        record: word(&answer, "record")?.as_bytes().to_vec(),
+        inclusion: digests(&answer["inclusion"])?,
+        checkpoint: word(&answer, "checkpoint")?.to_owned(),
+        consistency: digests(&answer["consistency"])?,
+    };
+    let keys = public_keys(&log.public)?;
+    let key = keys.last().context("audit.pub holds no key")?;
+    let wanted = Wanted { device, run, round, digest: None };
+    let (record, checkpoint) = check(&receipt, &wanted, key, None)?;
+    if ask.json {
+        println!("{answer}");
+    } else {
+        println!("{}", String::from_utf8_lossy(&receipt.record));
+        println!("is record {} of {}, under the root {}", record.seq, checkpoint.size, checkpoint.root);
+    }
+    Ok(Exit::Ok)
+}
+
+fn public_keys(path: &Path) -> anyhow::Result<Vec<VerifierKey>> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read the public key {}", path.display()))?;
+    let keys = key_files::read_public(path, &text)?;
+    ensure!(!keys.is_empty(), "{}: there is no key in it", path.display());
+    Ok(keys)
+}
+
+fn texts(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
+fn digests(list: &Value) -> anyhow::Result<Vec<Digest>> {
+    Ok(texts(list).map(str::parse).collect::<Result<_, _>>()?)
+}
+
+fn word<'a>(answer: &'a Value, field: &str) -> anyhow::Result<&'a str> {
+    answer[field].as_str().with_context(|| format!("the daemon's answer has no {field}"))
+}
