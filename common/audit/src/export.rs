@@ -119,6 +119,8 @@ pub struct Checker {
     rounds: Rounds,
     checkpoints: Vec<Checkpoint>,
     commitments: std::collections::BTreeSet<[u8; 32]>,
+    /// Versions that name other contributors than the records before them.
+    contributors: Vec<Finding>,
     header: Option<Header>,
     line: u64,
     report: Report,
@@ -131,7 +133,18 @@ impl Checker {
             Report { records: 0, checkpoints: 0, newest: None, cosignatures: 0, personal: 0, findings: Vec::new() };
         let (locator, rounds) = (Locator::new(), Rounds::default());
         let commitments = Default::default();
-        Self { keys, witnesses, locator, rounds, checkpoints: Vec::new(), commitments, header: None, line: 0, report }
+        Self {
+            keys,
+            witnesses,
+            locator,
+            rounds,
+            checkpoints: Vec::new(),
+            commitments,
+            contributors: Vec::new(),
+            header: None,
+            line: 0,
+            report,
+        }
     }
 
     /// The log's public keys as the export itself names them: for those who have them from nowhere else.
@@ -167,8 +180,8 @@ impl Checker {
     fn record(&mut self, bytes: &[u8]) {
         let Ok(record) = self.locator.push(self.line, bytes) else { return };
         self.commitments.extend(record.personal.map(|commitment| commitment.0));
-        if !self.rounds.take(&record) {
-            self.find(Damage::Contributors(record.seq));
+        if !self.rounds.take(&record) && self.contributors.len() < FINDINGS_MAX {
+            self.contributors.push(Finding { line: Some(self.line), damage: Damage::Contributors(record.seq) });
         }
     }
 
@@ -237,6 +250,10 @@ impl Checker {
         self.report.newest = self.checkpoints.iter().max_by_key(|checkpoint| checkpoint.size).cloned();
         let claimed = self.header.as_ref().map(|header| header.records);
         let mut findings = self.locator.finish(&self.checkpoints);
+        // In a damaged log this only says again that records are missing or changed.
+        if findings.is_empty() {
+            findings.append(&mut self.contributors);
+        }
         if self.report.newest.is_none() {
             findings.push(Finding { line: None, damage: Damage::Other("there is no signed checkpoint".into()) });
         }
