@@ -11,7 +11,8 @@ use starling_store::{Batch, Store, StoreError};
 use starling_wire::{Digest, RunId};
 
 /// Records of one segment: a power of two, so that a segment is a full subtree. Its blob has at most 1 MiB.
-pub(crate) const SEGMENT_RECORDS: u64 = 1024;
+pub(crate) const SEGMENT_RECORDS: u64 = SEGMENT_LEAVES as u64;
+const SEGMENT_LEAVES: usize = 1024;
 
 /// Segments whose leaf hashes are kept at hand, 32 KiB each.
 const SEGMENTS_CACHED: usize = 8;
@@ -83,6 +84,10 @@ pub(crate) struct Span {
 
 pub(crate) fn record_key(seq: u64) -> String {
     format!("{seq:020}")
+}
+
+fn place_in_segment(seq: u64) -> usize {
+    usize::try_from(seq % SEGMENT_RECORDS).expect("it is below 1,024")
 }
 
 pub(crate) fn round_key(run: RunId, round: u32) -> String {
@@ -171,7 +176,7 @@ pub(crate) fn roll(store: &Store, index: u64, tail: &mut Vec<Digest>) -> Result<
     }
     let blob = Digest::of(text.as_bytes()).to_string();
     store.put_blob(&blob, text.as_bytes())?;
-    let leaves: Vec<Digest> = tail.drain(..SEGMENT_RECORDS as usize).collect();
+    let leaves: Vec<Digest> = tail.drain(..SEGMENT_LEAVES).collect();
     let root = range_root(leaves.as_slice(), 0, SEGMENT_RECORDS).unwrap_or_else(|never| match never {});
     let segment = Segment { blob, root, last: leaves[leaves.len() - 1] };
     let mut batch = Batch::new();
@@ -247,7 +252,7 @@ impl Nodes for LogNodes<'_> {
     type Error = AuditError;
 
     fn leaf(&self, index: u64) -> Result<Digest, AuditError> {
-        let (segment, place) = (index / SEGMENT_RECORDS, (index % SEGMENT_RECORDS) as usize);
+        let (segment, place) = (index / SEGMENT_RECORDS, place_in_segment(index));
         let rolled = self.segments.len() as u64;
         if segment >= rolled {
             let place = usize::try_from(index - rolled * SEGMENT_RECORDS).unwrap_or(usize::MAX);
@@ -258,9 +263,9 @@ impl Nodes for LogNodes<'_> {
             return Ok(leaves[place]);
         }
         let first = segment * SEGMENT_RECORDS;
-        let mut leaves = vec![Digest([0; 32]); SEGMENT_RECORDS as usize];
+        let mut leaves = vec![Digest([0; 32]); SEGMENT_LEAVES];
         for (seq, line) in lines(self.store, first, first + SEGMENT_RECORDS)? {
-            leaves[(seq - first) as usize] = leaf_hash(line.as_bytes());
+            leaves[place_in_segment(seq)] = leaf_hash(line.as_bytes());
         }
         let leaf = leaves[place];
         cache.truncate(SEGMENTS_CACHED - 1);
