@@ -186,7 +186,7 @@ fn export() -> Vec<Vec<u8>> {
     for seq in 0..RECORDS {
         let round = u32::try_from(seq / 12 + 1).expect("small");
         let about = About { run: Some(1), round: Some(round), attempt: Some(1), ..About::default() };
-        let sent = |index: usize| Contribution { device: device(index), digest: Digest::of(&[index as u8]) };
+        let sent = |index: usize| Contribution { device: device(index), digest: Digest::of(&index.to_le_bytes()) };
         let entry = match seq % 12 {
             0 => Entry::done(Who::LocalUser(1000), Action::RunStarted, About { run: Some(1), ..About::default() }),
             index @ 1..=3 => {
