@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(place.store.blobs().expect("a list"), [second.digest.to_string()]);
         assert!(place.shelf.find(RELEASE_RUN, first.digest, None).is_none());
         let again = Shelf::default();
-        assert_eq!(put_on_shelf(&place.store, &again).expect("read"), [second.clone()]);
+        assert_eq!(put_on_shelf(&place.store, &again).expect("read"), std::slice::from_ref(&second));
         assert_eq!(again.find(RELEASE_RUN, second.digest, None).expect("offered").bytes, release(2.0));
     }
 

@@ -85,15 +85,12 @@ mod tests {
     #[test]
     fn inv6_no_number_of_certificates_makes_more_kinds_than_the_bound() {
         let mut repeats = Repeats::default();
-        let mut recorded = 0;
+        let mut recorded = 0u64;
         for index in 0..10_000 {
             let who = Who::Certificate(Role::Device, DeviceId::seeded(1, index));
-            recorded += usize::from(repeats.take(0, who, Action::UpdateRefused, Refusal::NotInCohort).is_some());
+            recorded += u64::from(repeats.take(0, who, Action::UpdateRefused, Refusal::NotInCohort).is_some());
         }
-        assert_eq!(recorded, KINDS_MAX + 1, "the rest are strangers");
-        assert_eq!(
-            repeats.due(0, true).iter().filter_map(|entry| entry.about.count).sum::<u64>() as usize + recorded,
-            10_000
-        );
+        assert_eq!(usize::try_from(recorded), Ok(KINDS_MAX + 1), "the rest are strangers");
+        assert_eq!(repeats.due(0, true).iter().filter_map(|entry| entry.about.count).sum::<u64>() + recorded, 10_000);
     }
 }

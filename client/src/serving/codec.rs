@@ -28,7 +28,8 @@ const ANSWER_HEAD_BYTES: usize = 24;
 const PREDICT: u8 = 1;
 
 const _: () = assert!(NAME_BYTES_MAX <= u16::MAX as usize, "a name's length fits in 16 bits");
-const _: () = assert!(REQUEST_BYTES_MAX <= u32::MAX as usize && ANSWER_BYTES_MAX <= u32::MAX as usize, "lengths fit");
+const _: () = assert!(REQUEST_BYTES_MAX <= u32::MAX as usize, "a length of 32 bits holds a question");
+const _: () = assert!(ANSWER_BYTES_MAX <= u32::MAX as usize, "and an answer");
 
 /// Why a question has no answer: the status byte of a frame that says so in words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

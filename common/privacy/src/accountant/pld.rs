@@ -160,7 +160,7 @@ fn compose(losses: &[Loss]) -> Result<Composed, PrivacyError> {
         low = low.max((TAIL.ln() - moment(-lambda)) / lambda);
     }
     let span = high - low;
-    if !(span / STEP + 2.0 < POINTS_MAX) {
+    if span.is_nan() || span / STEP + 2.0 > POINTS_MAX {
         return Err(PrivacyError::Span(span));
     }
     let first = grid_index((low / STEP).floor());
