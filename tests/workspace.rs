@@ -10,6 +10,7 @@ use serde_json::Value;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("spec", &[]),
     ("wire", &[]),
+    ("trust", &["wire"]),
     ("compress", &["spec", "wire"]),
     ("privacy", &["spec", "wire"]),
     ("data", &["spec", "wire"]),
