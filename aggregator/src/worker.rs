@@ -200,6 +200,8 @@ impl State {
                 None
             }
             Job::Export(record, reply) => {
+                // A commit may have been done since the hub asked: then the blobs of its record are gone.
+                let record = self.models.get(&record.run).map_or(*record, |model| model.loaded.record.clone());
                 // The operator may have gone away.
                 let _ = reply.send(export::model(&self.store, &record).map_err(|error| chain(&*error)));
                 None

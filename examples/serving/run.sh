@@ -118,9 +118,13 @@ cat >"$folder/samples.csv" <<SAMPLES
 0,1,6,15,12,1,0,0,0,7,16,6,6,10,0,0,0,8,16,2,0,11,2,0,0,5,16,3,0,5,7,0,0,7,13,3,0,8,7,0,0,4,12,0,1,13,5,0,0,0,14,9,15,9,0,0,0,0,6,14,7,1,0,0
 0,0,0,8,15,1,0,0,0,0,1,14,13,1,1,0,0,0,10,15,3,15,11,0,0,7,16,7,1,16,8,0,0,9,16,13,14,16,5,0,0,1,10,15,16,14,0,0,0,0,0,1,16,10,0,0,0,0,0,10,15,4,0,0
 SAMPLES
-# The run begins with what the release computes: pruned weights, and the devices keep the mask.
+# The run begins with what the release computes: pruned weights, and the devices keep the mask. Units that pruning left without
+# inputs are gone from the release, so they go from the task as well.
+units=$("$starling" model inspect "$folder/first.release" | sed -n 's/^0.linear.bias *\([0-9]*\) .*/\1/p')
+smaller=$folder/smaller.toml
+sed "s/out = 64/out = $units/" "$task" >"$smaller"
 "$starling" model export "$task" --weights "$folder/first.release" --format safetensors --out "$folder/pruned.safetensors"
-operator run start "$task" --weights "$folder/pruned.safetensors" --seed 1
+operator run start "$smaller" --weights "$folder/pruned.safetensors" --seed 1
 until_says "\"round\":2" operator run status --json
 "$starling" client predict --config "$folder/device-0.toml" --input "$folder/samples.csv" --repeat 2000
 if command -v python3 >/dev/null; then
@@ -130,7 +134,7 @@ fi
 say "publish version 2, which the devices have trained; they swap it in and train on"
 until_says "\"round\":20" operator run status --json
 operator run export 1 --out "$folder/second.safetensors"
-"$starling" model compress "$task" --set train.weights=free --set federation.rounds=10 --weights "$folder/second.safetensors" \
+"$starling" model compress "$smaller" --set train.weights=free --set federation.rounds=10 --weights "$folder/second.safetensors" \
     --out "$folder/second.release" --method deep --effort quick
 operator release publish "$folder/second.release" --task digits
 until_says "\"version\": 2" "$starling" client status --config "$folder/device-0.toml" --json
