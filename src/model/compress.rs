@@ -42,8 +42,9 @@ pub(crate) struct Args {
     /// The most multiply-accumulates a sample
     #[arg(long, value_name = "N")]
     max_macs: Option<u64>,
-    /// The most accuracy that may be lost, in percentage points (for a regression: per cent of the loss)
-    #[arg(long, value_name = "POINTS", value_parser = parse_points)]
+    /// The most accuracy that may be lost, in percentage points (for a regression: per cent of the loss); held with 95 %
+    /// confidence over the validation rows
+    #[arg(long, value_name = "POINTS", value_parser = parse_points, allow_negative_numbers = true)]
     max_accuracy_loss: Option<f64>,
     /// auto, prune, codebook, deep, int8, int4, fixed:B, f16, binary, layers or units
     #[arg(long, default_value = "auto")]
@@ -122,6 +123,8 @@ struct CandidateReport {
     method: String,
     accuracy: Option<f64>,
     loss: f64,
+    /// Standard error of the points of accuracy lost, where both models' answers are known row by row.
+    points_lost_error: Option<f64>,
     bytes: u64,
     ratio: f64,
     macs: Option<u64>,
@@ -166,9 +169,16 @@ pub(super) fn command(args: &Args) -> Result<Exit> {
         Some(trained) => trained.validation_share > 0.0 && trained.seed == input.seed,
         None => args.federated,
     };
+    if args.federated && args.distil > 0.0 {
+        outcome.notes.push(
+            "devices tune on their labels alone: --distil has no effect with --federated, and masks and clusters are found in one \
+             step rather than while training"
+                .to_owned(),
+        );
+    }
     if !judged_on_unseen {
         outcome.notes.push(format!(
-            "the weights' file does not say that the {} were kept from its training; if they were not, the full model looks \
+            "the weights' file does not say that {} were kept from its training; if they were not, the full model looks \
              better on them than it is, and every loss of accuracy here is overstated",
             outcome.judged_on
         ));
@@ -246,6 +256,7 @@ fn record(outcome: &Outcome, seed: u64) -> Compressed {
         method: candidate.method.to_string(),
         accuracy: accuracy(candidate.figures.accuracy),
         loss: candidate.figures.loss,
+        points_lost_error: candidate.figures.points_error,
         bytes: candidate.figures.bytes,
         ratio: candidate.ratio(outcome.bytes_f32),
         macs: candidate.figures.macs,

@@ -63,6 +63,11 @@ pub(super) fn command(args: &Args) -> Result<()> {
             );
         }
     }
+    if let ModelFile::Release(release) = &model
+        && release.name != input.task.name
+    {
+        eprintln!("note: the release was made for the task {:?}; this one is {:?}", release.name, input.task.name);
+    }
     let data = input.load()?;
     let test = data.test.as_ref().context("the task names no test set: give it data.test or data.test_fraction")?;
     let mut ready = ready(&model, args.engine, EngineChoice::BurnFlex)?;

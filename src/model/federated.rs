@@ -91,6 +91,10 @@ impl FederatedTuner {
             // Each run has a seed of its own: the same batches in every run would be learnt by heart.
             input.plan.seed = self.input.plan.seed.wrapping_add(self.bar.position());
             input.plan.update.down = CodecSpec::F32;
+            // What is masked or shared must come back so (see the task's check of `update.codec`).
+            if weights == WeightForm::Shared || matches!(input.plan.update.codec, CodecSpec::Eden(_)) {
+                input.plan.update.codec = CodecSpec::F32;
+            }
             input.task.federation.rounds = u32::try_from(rounds).context("fewer than 2^32 rounds")?;
             let world = self.world.with_plan(input.plan.clone())?;
             let start = Some(std::mem::take(&mut model.parameters));
@@ -204,6 +208,9 @@ impl Tuner for FederatedTuner {
     }
 
     fn judged_on(&self) -> String {
-        format!("what {} devices hold out", self.world.devices.iter().filter(|device| device.holds_out()).count())
+        format!(
+            "the rows that {} devices hold out",
+            self.world.devices.iter().filter(|device| device.holds_out()).count()
+        )
     }
 }

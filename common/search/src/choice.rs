@@ -26,13 +26,16 @@ enum Goal {
 
 /// Chooses among `figures`, the candidates in the order they were made, against the full model's `baseline`.
 ///
-/// - The loss of accuracy is limited, or nothing is: the smallest file that keeps within the limits. Where latency (or
+/// - The loss of accuracy is limited, or nothing is (then to 0.2 points by the point estimate): the smallest file that keeps within the limits. Where latency (or
 ///   multiply-accumulates) is the only other limit, the fastest (or lightest).
 /// - Only bytes, latency or multiply-accumulates are limited: the most accurate that keeps within them.
 /// - Nothing fits: the candidate that is nearest, and which limit it exceeds.
 ///
 /// `None` when there is no candidate.
 pub fn choose(figures: &[Figures], baseline: &Figures, limits: &Limits, kind: TaskKind) -> Option<Choice> {
+    // A limit that nobody set need not be kept for certain: on few rows hardly anything could keep it.
+    let estimates: Vec<Figures> = figures.iter().map(|figures| Figures { points_error: None, ..*figures }).collect();
+    let figures = if limits.is_empty() { &estimates[..] } else { figures };
     let limits =
         if limits.is_empty() { Limits { points_lost_max: Some(POINTS_LOST_DEFAULT), ..*limits } } else { *limits };
     let goal = goal(&limits);
@@ -127,7 +130,10 @@ fn exceeded_in_words(limit: Limit, figures: &Figures, baseline: &Figures, limits
         Limit::Accuracy => {
             let lost = figures.points_lost(baseline, kind);
             let what = if kind == TaskKind::Regression { "% more loss" } else { "points of accuracy lost" };
-            format!("{lost:.2} {what} ({flag} {})", limits.points_lost_max.unwrap_or(0.0))
+            let at_most = figures.points_lost_at_most(baseline, kind);
+            let sure =
+                if at_most > lost { format!(", at most {at_most:.2} with 95 % confidence") } else { String::new() };
+            format!("{lost:.2} {what}{sure} ({flag} {})", limits.points_lost_max.unwrap_or(0.0))
         }
     }
 }
@@ -139,7 +145,14 @@ mod tests {
     const KIND: TaskKind = TaskKind::Classification;
 
     fn figures(accuracy: f64, bytes: u64, latency_us: f64) -> Figures {
-        Figures { accuracy, loss: 1.0 - accuracy, bytes, macs: Some(bytes * 2), latency_us: Some(latency_us) }
+        Figures {
+            accuracy,
+            loss: 1.0 - accuracy,
+            points_error: None,
+            bytes,
+            macs: Some(bytes * 2),
+            latency_us: Some(latency_us),
+        }
     }
 
     fn candidates() -> [Figures; 4] {
@@ -163,6 +176,18 @@ mod tests {
         assert_eq!(choice.index, 1, "equal accuracy is no loss");
         // 0.1 points as a difference of doubles is a little more than 0.1.
         assert_eq!(chosen(Limits { points_lost_max: Some(0.1), ..Limits::default() }).index, 2);
+    }
+
+    #[test]
+    fn a_loss_that_is_only_probably_within_the_limit_does_not_keep_it() {
+        let base = figures(0.900, 1000, 40.0);
+        let unsure = Figures { points_error: Some(0.3), ..figures(0.898, 100, 9.0) };
+        let all = [Figures { points_error: Some(0.1), ..figures(0.899, 500, 20.0) }, unsure];
+        let limits = Limits { points_lost_max: Some(0.5), ..Limits::default() };
+        assert_eq!(choose(&all, &base, &limits, KIND).expect("candidates").index, 0, "0.2 + 1.645 × 0.3 is over 0.5");
+        let alone = choose(&all[1..], &base, &limits, KIND).expect("a candidate");
+        assert!(!alone.fits && alone.why.contains("at most 0.69 with 95 % confidence"), "{}", alone.why);
+        assert!(choose(&all[1..], &base, &Limits::default(), KIND).expect("a candidate").fits, "nobody set a limit");
     }
 
     #[test]

@@ -52,7 +52,14 @@ mod tests {
     use super::*;
 
     fn figures(accuracy: f64, bytes: u64, macs: u64, latency_us: f64) -> Figures {
-        Figures { accuracy, loss: 1.0 - accuracy, bytes, macs: Some(macs), latency_us: Some(latency_us) }
+        Figures {
+            accuracy,
+            loss: 1.0 - accuracy,
+            points_error: None,
+            bytes,
+            macs: Some(macs),
+            latency_us: Some(latency_us),
+        }
     }
 
     #[test]

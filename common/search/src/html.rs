@@ -307,7 +307,7 @@ mod tests {
     use crate::method::Method;
 
     fn figures(accuracy: f64, bytes: u64) -> Figures {
-        Figures { accuracy, loss: 1.0 - accuracy, bytes, macs: Some(bytes), latency_us: None }
+        Figures { accuracy, loss: 1.0 - accuracy, points_error: None, bytes, macs: Some(bytes), latency_us: None }
     }
 
     fn outcome() -> Outcome {

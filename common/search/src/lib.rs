@@ -27,6 +27,7 @@ mod html;
 mod latency;
 mod local;
 mod method;
+mod paired;
 mod recipe;
 mod search;
 mod session;

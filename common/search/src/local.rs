@@ -6,13 +6,14 @@ use std::sync::atomic::AtomicBool;
 use starling_compress::method::prune::Mask;
 use starling_compress::{InputRange, Release, WeightMap};
 use starling_data::{Dataset, split_holdout};
-use starling_engine::Engine;
-use starling_model::{Evaluated, Network, Teacher, TrainPath, Tuning, evaluate_with};
+use starling_engine::{Engine, InferenceError};
+use starling_model::{BurnInference, Evaluated, Network, Teacher, TrainPath, Tuning, evaluate_with};
 use starling_spec::shape::infer;
 use starling_spec::{Optimizer, Schedule, TaskPlan, TrainSettings, WeightForm};
 
 use crate::clustered::Clustered;
 use crate::error::SearchError;
+use crate::paired;
 use crate::surgery::Surgery;
 use crate::teachers::Teachers;
 use crate::tuner::{Constraint, FineTune, Model, Tuner};
@@ -58,6 +59,9 @@ pub struct LocalTuner<'a> {
     data: &'a Dataset,
     fit: Vec<u32>,
     validation: Vec<u32>,
+    /// The full model's own parameters, and which validation examples it has right, once somebody has asked.
+    full: Vec<f32>,
+    full_correct: OnceCell<Option<Vec<bool>>>,
     teachers: Teachers,
     tunings: u64,
     on_epoch: Box<dyn FnMut() + 'a>,
@@ -77,8 +81,9 @@ impl<'a> LocalTuner<'a> {
         teachers: Vec<Vec<f32>>,
         on_epoch: Box<dyn FnMut() + 'a>,
     ) -> Result<Self, SearchError> {
+        let full = teachers.first().cloned().unwrap_or_default();
         let teachers = Teachers::new(plan, teachers).map_err(SearchError::model("building the full network"))?;
-        Ok(Self { plan, data, fit, validation, teachers, tunings: 0, on_epoch })
+        Ok(Self { plan, data, fit, validation, full, full_correct: OnceCell::new(), teachers, tunings: 0, on_epoch })
     }
 
     fn plan_of(&self, model: &Model) -> TaskPlan {
@@ -87,6 +92,19 @@ impl<'a> LocalTuner<'a> {
 
     fn network(&self, model: &Model) -> Result<Network, SearchError> {
         Network::new(&self.plan_of(model)).map_err(SearchError::model("building the network"))
+    }
+
+    /// Which validation examples the full model has right.
+    fn full_correct(&self) -> Result<Option<&[bool]>, SearchError> {
+        if self.full_correct.get().is_none() {
+            let shape = infer(self.plan.kind, &self.plan.shape, &self.plan.layers)?;
+            let mut network = BurnInference::new(self.plan, &self.full, self.plan.backend)
+                .map_err(SearchError::model("building the full network"))?;
+            let found = paired::correct(&mut network, &shape, self.data, &self.validation);
+            // Nobody else sets it between the look and this line.
+            let _ = self.full_correct.set(found.map_err(compared)?);
+        }
+        Ok(self.full_correct.get().and_then(Option::as_deref))
     }
 
     fn calibration(&self) -> &[u32] {
@@ -108,6 +126,21 @@ impl Tuner for LocalTuner<'_> {
             // A network that the engine does not know is judged by its decompressed weights.
             Err(_) => self.evaluate(&Model { layers: release.layers.clone(), parameters: release.parameters(&shape) }),
         }
+    }
+
+    fn points_error(&mut self, release: &Release) -> Result<Option<f64>, SearchError> {
+        let shape = release.network()?;
+        let found = match Engine::new(release) {
+            Ok(mut engine) => paired::correct(&mut engine, &shape, self.data, &self.validation),
+            Err(_) => {
+                let model = Model { layers: release.layers.clone(), parameters: release.parameters(&shape) };
+                let mut network = BurnInference::new(&self.plan_of(&model), &model.parameters, self.plan.backend)
+                    .map_err(SearchError::model("building the network"))?;
+                paired::correct(&mut network, &shape, self.data, &self.validation)
+            }
+        };
+        let found = found.map_err(compared)?;
+        Ok(self.full_correct()?.zip(found).map(|(before, after)| paired::points_error(before, &after)))
     }
 
     fn loss(&mut self, model: &Model) -> Result<f64, SearchError> {
@@ -188,6 +221,11 @@ impl Tuner for LocalTuner<'_> {
     fn judged_on(&self) -> String {
         format!("{} validation rows of the training data", self.validation.len())
     }
+}
+
+/// What a network says while its answers are compared, as a search's error.
+fn compared(source: InferenceError) -> SearchError {
+    SearchError::Tuner { doing: "comparing answers", source: Box::new(source) }
 }
 
 #[cfg(test)]

@@ -109,8 +109,14 @@ pub fn search(
     let float = Release::float(plan, &parameters);
     let original = Model { layers: plan.layers.clone(), parameters };
     let found = tuner.evaluate(&original)?;
-    let baseline =
-        Figures { accuracy: found.accuracy(), loss: found.loss(), bytes: bytes_f32, macs: None, latency_us: None };
+    let baseline = Figures {
+        accuracy: found.accuracy(),
+        loss: found.loss(),
+        points_error: None,
+        bytes: bytes_f32,
+        macs: None,
+        latency_us: None,
+    };
     let measured = tuner.inputs(LATENCY_SAMPLES);
     let latency_inputs = if measured.is_empty() { synthetic_inputs(plan, settings.seed) } else { measured };
     let mut session = Session {

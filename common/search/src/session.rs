@@ -90,7 +90,7 @@ impl Session<'_> {
         })
     }
 
-    /// Measures `release` and keeps it; gives the points of accuracy that it loses.
+    /// Measures `release` and keeps it; gives the points of accuracy that it loses: at most, where they are limited.
     pub(crate) fn add(&mut self, method: Method, name: String, release: &Release) -> Result<f64, SearchError> {
         let file = release.to_bytes();
         // What is judged is what a device will read, not what stands here in memory.
@@ -98,9 +98,18 @@ impl Session<'_> {
             .map_err(|source| SearchError::Tuner { doing: "reading a release back", source: Box::new(source) })?;
         let found = self.tuner.evaluate_release(&read)?;
         let (macs, latency_us) = self.speed(&read);
-        let figures =
-            Figures { accuracy: found.accuracy(), loss: found.loss(), bytes: file.len() as u64, macs, latency_us };
-        let lost = figures.points_lost(&self.baseline, self.plan.kind);
+        let figures = Figures {
+            accuracy: found.accuracy(),
+            loss: found.loss(),
+            points_error: self.tuner.points_error(&read)?,
+            bytes: file.len() as u64,
+            macs,
+            latency_us,
+        };
+        let lost = match self.settings.limits.points_lost_max {
+            Some(_) => figures.points_lost_at_most(&self.baseline, self.plan.kind),
+            None => figures.points_lost(&self.baseline, self.plan.kind),
+        };
         let candidate = Candidate { name, method, figures, tensors: read.inspect(), file };
         self.observer.candidate(&candidate);
         self.candidates.push(candidate);

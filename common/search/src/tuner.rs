@@ -64,6 +64,15 @@ pub trait Tuner {
     /// As [`Tuner::evaluate`].
     fn evaluate_release(&mut self, release: &Release) -> Result<Evaluated, SearchError>;
 
+    /// The standard error of the points of accuracy that `release` loses against the full model; none where the two cannot be
+    /// compared row by row.
+    ///
+    /// # Errors
+    /// As [`Tuner::evaluate`].
+    fn points_error(&mut self, _release: &Release) -> Result<Option<f64>, SearchError> {
+        Ok(None)
+    }
+
     /// The mean loss of `model` on calibration data, which are not the validation data: by it methods rank what to remove.
     ///
     /// # Errors

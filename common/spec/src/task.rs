@@ -283,6 +283,17 @@ impl TaskFile {
                 "train.weights = \"pruned\" and \"shared\" need f32 or f16: coarser versions round small weights to 0",
             ));
         }
+        // A weight that is masked, or that shares its value with others, must come back as it was sent.
+        let eden = matches!(self.update.codec, CodecSpec::Eden(_));
+        let exact = matches!(self.update.codec, CodecSpec::F32 | CodecSpec::F16);
+        if held && (eden || self.train.weights == WeightForm::Shared && !exact) {
+            return Err(SpecError::value(
+                "update.codec",
+                self.update.codec,
+                "train.weights = \"pruned\" needs a codec that keeps zeros (all but eden), and \"shared\" one that keeps equal \
+                 values equal (f32, f16)",
+            ));
+        }
         down_checked(self.update.down)?;
         if !(self.update.value_max >= 2f64.powi(-20) && self.update.value_max <= 2f64.powi(20)) {
             return Err(SpecError::value("update.value_max", self.update.value_max, "expected 2^-20 to 2^20"));

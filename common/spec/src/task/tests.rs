@@ -42,6 +42,19 @@ fn a_mask_is_not_left_to_a_coarse_version() {
 }
 
 #[test]
+fn masks_and_shared_values_travel_only_in_codecs_that_keep_them() {
+    let set = |weights: &str, codec: &str| {
+        let overrides = [("train.weights", weights), ("update.down", "f32"), ("update.codec", codec)];
+        TaskFile::parse(TASK, &overrides.map(|(key, value)| (key.into(), value.into())))
+    };
+    for codec in ["f32", "f16", "q8", "q8+ec", "topk:0.04"] {
+        assert!(set("pruned", codec).is_ok(), "{codec} keeps zeros");
+        assert_eq!(set("shared", codec).is_ok(), ["f32", "f16"].contains(&codec), "{codec}");
+    }
+    assert!(set("pruned", "eden:1").expect_err("zeros are lost").to_string().starts_with("update.codec = eden:1: "));
+}
+
+#[test]
 fn versions_travel_only_in_codecs_of_fixed_length() {
     for codec in ["eden:1", "topk:0.04", "q8+ec"] {
         let task = with("update.codec", codec).expect("an update may");

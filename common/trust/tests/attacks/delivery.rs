@@ -153,7 +153,7 @@ fn too_few_signatures_are_refused_and_one_key_counts_once() {
     // The same signature written down twice is no document at all.
     let mut bytes = release.to_bytes();
     bytes[6] = 2;
-    bytes.extend_from_slice(&bytes[bytes.len() - 96..].to_vec());
+    bytes.extend_from_within(bytes.len() - 96..);
     assert_eq!(code(&world.device, &[world.current(1, &release).to_bytes(), bytes].concat()), 61);
 }
 
