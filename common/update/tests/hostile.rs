@@ -93,7 +93,7 @@ fn a_mutated_payload_is_refused_or_keeps_the_folds_bounds() {
     let mut source = Source(Random::new(1, Purpose::Noise, &[]));
     let fixed = FixedPoint::new(VALUE_MAX_LOG2, 10_000).expect("in range");
     let payloads = payloads(&mut source);
-    let (mut taken, runs) = (0, runs(500_000));
+    let (mut taken, runs) = (0, runs(1_000_000));
     for run in 0..runs {
         let Payload { codec, count, bytes } = &payloads[run % payloads.len()];
         let (codec, count, mut bytes) = (*codec, *count, bytes.clone());
@@ -140,7 +140,7 @@ fn a_mutated_update_is_admitted_or_refused() {
             (numerics, sealed.header(&address), sealed.bytes().to_vec())
         })
         .collect();
-    let (mut admitted, runs) = (0, runs(200_000));
+    let (mut admitted, runs) = (0, runs(1_000_000));
     for run in 0..runs {
         let (numerics, header, body) = &updates[run % updates.len()];
         let mut body = body.clone();
@@ -198,7 +198,7 @@ fn mutated_differences_symbols_and_residuals_are_read_or_refused() {
     let feedback = seal_with_feedback(&REPORT, &delta, CodecSpec::TopK(40_000), 1, &Residual::zero(120));
     let residual = feedback.expect("finite").1.to_bytes();
 
-    let (mut read, runs) = ([0usize; 3], runs(100_000));
+    let (mut read, runs) = ([0usize; 3], runs(1_000_000));
     for run in 0..runs {
         let (old, difference) = &differences[run % differences.len()];
         let mut bytes = difference.clone();
