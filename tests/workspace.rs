@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("protocol", &["update", "compress", "privacy", "spec", "wire"]),
     ("net", &["spec", "wire"]),
     ("store", &["spec", "wire"]),
-    ("daemon", &["spec", "wire"]),
+    ("daemon", &["store", "spec", "wire"]),
     ("certs", &["net", "store", "daemon", "spec", "wire"]),
     (
         "aggregator",

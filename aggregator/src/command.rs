@@ -8,6 +8,8 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use starling_daemon::Exit;
+use starling_daemon::keeping::{self, BackupVerb, KeepRequest, Kept, KeyVerb};
+use starling_store::KeySource;
 
 use crate::admin;
 use crate::config::AggregatorConfig;
@@ -38,6 +40,12 @@ pub enum Command {
         #[command(subcommand)]
         verb: audit::AuditVerb,
     },
+    /// The keys of the state folder
+    #[command(subcommand)]
+    Key(KeyVerb),
+    /// Backups of the state folder
+    #[command(subcommand)]
+    Backup(BackupVerb),
 }
 
 /// `run`: without a verb it is the daemon itself.
@@ -164,6 +172,14 @@ pub fn execute(command: Command, evaluator: Option<Arc<dyn Evaluator>>) -> anyho
         }
         Command::Release(verb) => release_command::execute(verb),
         Command::Audit { verb } => audit::execute(verb),
+        Command::Key(verb) => {
+            let request = keeping::request_of_key(&verb);
+            kept(keeping::config_of_key(&verb), request, |state| keeping::key(&verb, state))
+        }
+        Command::Backup(verb) => {
+            let request = keeping::request_of_backup(&verb);
+            kept(keeping::config_of_backup(&verb), request, |state| keeping::backup(&verb, state))
+        }
         Command::Devices(ask) => print(&ask, &json!({ "verb": "devices" }), devices),
     }
 }
@@ -174,6 +190,28 @@ fn daemon(config: &Path, evaluator: Option<Arc<dyn Evaluator>>) -> anyhow::Resul
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async { crate::server::run(config, evaluator, starling_daemon::signals::shutdown()).await })?;
     Ok(Exit::Ok)
+}
+
+/// Asks the running daemon where it can do it itself, and does it here where none runs.
+fn kept(
+    config: Option<&Path>,
+    request: Option<KeepRequest>,
+    offline: impl FnOnce(Option<(&Path, &KeySource)>) -> Kept,
+) -> anyhow::Result<Exit> {
+    let config = config.map(AggregatorConfig::load).transpose()?;
+    if let (Some(config), Some(request)) = (&config, request) {
+        match admin::ask(&config.admin_socket(), &json!({ "verb": "keep", "request": request })) {
+            Err(admin::AdminError::Unreachable { .. }) => {}
+            answer => {
+                println!("{}", answer?["said"].as_str().unwrap_or_default());
+                return Ok(Exit::Ok);
+            }
+        }
+    }
+    let state = config.map(|config| (config.state_dir.clone(), config.key_source()));
+    let (exit, said) = offline(state.as_ref().map(|(folder, source)| (&**folder, source)))?;
+    println!("{said}");
+    Ok(exit)
 }
 
 fn about_runs(verb: RunVerb) -> anyhow::Result<Exit> {

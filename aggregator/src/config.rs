@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use starling_net::{Path as NetPath, TlsFiles};
+use starling_store::KeySource;
 
 /// The configuration: TOML, unknown keys refused. Relative paths start at the file's own folder.
 #[derive(Debug, Clone, Deserialize)]
@@ -14,6 +15,9 @@ pub struct AggregatorConfig {
     pub listen: SocketAddr,
     /// The folder of runs, model versions and the local socket. One daemon at a time.
     pub state_dir: PathBuf,
+    /// Where the master key of the state folder comes from; a file beside the folder when not given.
+    #[serde(default)]
+    pub key: Option<KeySource>,
     /// The CA, the aggregator's certificate and its key.
     pub tls: TlsFiles,
     /// `internet` (packets of at most 1,452 bytes; the default) or `loopback` (6,500).
@@ -56,7 +60,13 @@ impl AggregatorConfig {
         for file in files.into_iter().chain(config.admin_socket.as_mut()) {
             *file = base.join(&*file);
         }
+        config.key = config.key.map(|source| source.from_folder(base));
         Ok(config)
+    }
+
+    /// Where the master key of the state folder comes from.
+    pub fn key_source(&self) -> KeySource {
+        self.key.clone().unwrap_or_else(|| KeySource::beside(&self.state_dir))
     }
 
     /// The socket of the operator's verbs.

@@ -1,5 +1,6 @@
 //! What reaches the hub, and from whom.
 
+use starling_daemon::keeping::KeepRequest;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -162,6 +163,11 @@ pub(crate) enum AdminRequest {
         /// What.
         ask: AuditAsk,
     },
+    /// A backup or an escrow copy of the state.
+    Keep {
+        /// Which.
+        request: KeepRequest,
+    },
 }
 
 impl AdminRequest {
@@ -177,6 +183,8 @@ impl AdminRequest {
             AdminRequest::ReleasePublish { .. } => "release-publish",
             AdminRequest::ReleaseList => "release-list",
             AdminRequest::Audit { .. } => "audit",
+            AdminRequest::Keep { request: KeepRequest::Backup { .. } } => "backup-create",
+            AdminRequest::Keep { request: KeepRequest::Escrow { .. } } => "key-escrow",
         }
     }
 }

@@ -180,7 +180,8 @@ mod tests {
     impl Place {
         fn new() -> Self {
             let folder = tempfile::tempdir().expect("a temporary folder");
-            let store = Store::open(&folder.path().join("state")).expect("a store");
+            let state = folder.path().join("state");
+            let store = Store::open(&state, &starling_store::KeySource::beside(&state)).expect("a store");
             Self { folder, store, shelf: Shelf::default() }
         }
 

@@ -88,7 +88,11 @@ impl Run {
             seed: self.record.seed,
             federation: loaded.task.federation.clone(),
         };
-        let progress = Progress { rounds_committed: self.record.rounds_committed, attempt: self.record.attempt };
+        let progress = Progress {
+            rounds_committed: self.record.rounds_committed,
+            attempt: self.record.attempt,
+            attempt_first: loaded.attempt_first,
+        };
         let plan = RunPlan {
             run: self.record.run,
             owner_epoch: 1,

@@ -37,7 +37,7 @@ pub async fn run(
     evaluator: Option<Arc<dyn Evaluator>>,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let store = Arc::new(Store::open(&config.state_dir)?);
+    let store = Arc::new(Store::open(&config.state_dir, &config.key_source())?);
     let epoch = store.next_epoch()?;
     let credentials = Credentials::load(&config.tls)?;
     anyhow::ensure!(

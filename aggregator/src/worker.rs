@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use starling_audit::{About, Action, Contribution, Entry, Who};
+use starling_daemon::keeping::KeepRequest;
 use starling_protocol::run::cohort_max;
 use starling_spec::{CodecSpec, TaskFile, TaskPlan};
 use starling_store::{Batch, Store};
@@ -36,6 +37,8 @@ pub(crate) struct Loaded {
     pub(crate) task: Arc<TaskFile>,
     pub(crate) numerics: Numerics,
     pub(crate) reference: ModelRef,
+    /// The first attempt of each round: see [`attempt_first`].
+    pub(crate) attempt_first: u16,
 }
 
 /// What there is to do.
@@ -77,6 +80,8 @@ pub(crate) enum Job {
     AuditFlush,
     /// Prove to a device that its update is in the audit log.
     Receipt(DeviceId, WantReceipt),
+    /// Keep the state: a backup or an escrow copy, on a thread of its own.
+    Keep(KeepRequest, AdminReply),
 }
 
 /// What a run begins with.
@@ -192,6 +197,18 @@ impl State {
                 if let Err(error) = self.write(&record, round.as_deref(), false) {
                     tracing::error!(run = record.run.0, error = chain(&*error), "a record could not be written");
                 }
+                None
+            }
+            Job::Keep(request, reply) => {
+                let store = Arc::clone(&self.store);
+                // Copying takes seconds, and rounds go on; only the snapshot itself waits for a commit.
+                let _ = std::thread::Builder::new().name("keep".into()).spawn(move || {
+                    let kept = starling_daemon::keeping::keep(&store, &request);
+                    let said =
+                        kept.map(|said| serde_json::json!({ "said": said }).into()).map_err(|error| chain(&error));
+                    // The operator may have gone away.
+                    let _ = reply.send(said);
+                });
                 None
             }
             Job::Close(run) => {
@@ -318,7 +335,8 @@ impl State {
             return Err("the stored model does not encode to the version that was published".into());
         }
         let reference = version.reference();
-        let loaded = Loaded { record, plan, task: Arc::new(task), numerics, reference };
+        let attempt_first = attempt_first(self.store.era()?);
+        let loaded = Loaded { record, plan, task: Arc::new(task), numerics, reference, attempt_first };
         self.shelf.put(loaded.record.run, (reference.codec, reference.digest, version.encoded().clone()), None);
         let model = Model { loaded: loaded.clone(), version, fold: None, loss_sum: 0.0 };
         self.models.insert(loaded.record.run, model);
@@ -380,7 +398,7 @@ impl State {
         let record = &mut model.loaded.record;
         self.store_version(record, &version)?;
         record.rounds_committed = round.round;
-        record.attempt = 1;
+        record.attempt = model.loaded.attempt_first;
         round.wall_s = started.elapsed().as_secs_f64();
         self.audit.committed(&address, number, version.digest(), round.weight);
         let record = model.loaded.record.clone();
@@ -405,6 +423,12 @@ impl State {
         self.models.insert(run, model);
         Ok((loaded, round))
     }
+}
+
+/// Where attempts begin in a state that was restored `era` times: no address of a round that was lost comes again. A round gets by with
+/// a thousand attempts, and a folder with 64 restores.
+fn attempt_first(era: u64) -> u16 {
+    1 + 1000 * u16::try_from(era.min(64)).unwrap_or(64)
 }
 
 /// An error and what caused it, on one line.

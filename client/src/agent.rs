@@ -90,7 +90,7 @@ pub async fn run(
         return Err(ClientError::Role(identity.role));
     }
     let state = |source| ClientError::State { path: config.state_dir.clone(), source };
-    let store = Arc::new(Store::open(&config.state_dir).map_err(state)?);
+    let store = Arc::new(Store::open(&config.state_dir, &config.key_source()).map_err(state)?);
     let shelf = Shelf::open(Arc::clone(&store), identity.id).map_err(state)?;
     let releases = Arc::new(Releases::open(store, config.task.clone()).map_err(state)?);
     let transport = Transport::on(config.path);

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use starling_daemon::exit::Exit;
+use starling_daemon::keeping::{self, BackupVerb, Kept, KeyVerb};
 use starling_net::Credentials;
-use starling_store::StoreError;
+use starling_store::{KeySource, StoreError};
 
 use crate::agent::ClientError;
 use crate::burn_learner::BurnLearner;
@@ -52,6 +53,12 @@ pub enum Verb {
         #[arg(long, num_args = 0..=1, value_name = "FILE")]
         json: Option<Option<PathBuf>>,
     },
+    /// The keys of the state folder; the client must be stopped.
+    #[command(subcommand)]
+    Key(KeyVerb),
+    /// Backups of the state folder; the client must be stopped.
+    #[command(subcommand)]
+    Backup(BackupVerb),
     /// What the client of this configuration is doing.
     Status {
         /// The configuration file.
@@ -96,10 +103,28 @@ pub fn run(command: ClientCommand) -> Exit {
             Ok(config) => receipts(&config, json),
             Err(exit) => exit,
         },
+        Verb::Key(verb) => kept(keeping::config_of_key(&verb), |state| keeping::key(&verb, state)),
+        Verb::Backup(verb) => kept(keeping::config_of_backup(&verb), |state| keeping::backup(&verb, state)),
         Verb::Status { config, json } => match load(&config) {
             Ok(config) => status(&config, json),
             Err(exit) => exit,
         },
+    }
+}
+
+fn kept(config: Option<&Path>, work: impl FnOnce(Option<(&Path, &KeySource)>) -> Kept) -> Exit {
+    let state = match config.map(load).transpose() {
+        Ok(config) => config.map(|config| (config.state_dir.clone(), config.key_source())),
+        Err(exit) => return exit,
+    };
+    match work(state.as_ref().map(|(folder, source)| (&**folder, source))) {
+        Ok((exit, said)) => {
+            println!("{said}");
+            exit
+        }
+        Err(error @ StoreError::InUse(_)) => complain(&error, Exit::InUse),
+        Err(error @ StoreError::Key(_)) => complain(&error, Exit::Usage),
+        Err(error) => complain(&error, Exit::Failure),
     }
 }
 
@@ -130,6 +155,7 @@ fn exit_of(error: &ClientError) -> Exit {
         ClientError::Refused(_) => Exit::Refused,
         ClientError::Credentials(_) | ClientError::Role(_) => Exit::Usage,
         ClientError::State { source: StoreError::InUse(_), .. } => Exit::InUse,
+        ClientError::State { source: StoreError::Key(_), .. } => Exit::Usage,
         ClientError::State { .. } | ClientError::Bind(_) => Exit::Failure,
     }
 }

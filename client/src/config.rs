@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use starling_daemon::config::ConfigError;
 use starling_net::TlsFiles;
 use starling_spec::{DataSection, Partition};
+use starling_store::KeySource;
 use starling_wire::limits::{NAME_BYTES_MAX, TASKS_PER_DEVICE_MAX};
 
 /// The client's configuration. Paths are relative to the file that they stand in; unknown keys are refused.
@@ -18,6 +19,9 @@ pub struct ClientConfig {
     pub aggregator: SocketAddr,
     /// The folder of everything that the client remembers; created with mode 0700. One client a folder.
     pub state_dir: PathBuf,
+    /// Where the master key of the state folder comes from; a file beside the folder when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeySource>,
     /// The network that leads there: `internet` (the default) or `loopback` for larger packets on one machine.
     #[serde(default)]
     pub path: starling_net::Path,
@@ -146,6 +150,11 @@ impl ClientConfig {
         config.checked(path)
     }
 
+    /// Where the master key of the state folder comes from.
+    pub fn key_source(&self) -> KeySource {
+        self.key.clone().unwrap_or_else(|| KeySource::beside(&self.state_dir))
+    }
+
     fn checked(mut self, path: &Path) -> Result<Self, ConfigProblem> {
         if self.task.len() > TASKS_PER_DEVICE_MAX {
             return Err(ConfigProblem::TooManyTasks(self.task.len()));
@@ -172,6 +181,7 @@ impl ClientConfig {
         for file in files.into_iter().chain(self.serving_socket.as_mut()) {
             *file = folder.join(&file);
         }
+        self.key = self.key.map(|source| source.from_folder(&folder));
         for task in &mut self.task {
             let root = folder.join(task.data.root.as_deref().unwrap_or(""));
             // An empty root means the working folder, which is what an empty folder of the file means as well.

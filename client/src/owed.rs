@@ -151,6 +151,7 @@ impl Owed {
 #[cfg(test)]
 mod tests {
     use starling_spec::CodecSpec;
+    use starling_store::KeySource;
     use starling_update::seal_with_feedback;
     use starling_wire::UpdateReport;
 
@@ -168,7 +169,8 @@ mod tests {
 
     impl Device {
         fn owed(&self) -> Owed {
-            Owed::new(Arc::new(Store::open(self.0.path()).expect("a store")))
+            let state = self.0.path().join("state");
+            Owed::new(Arc::new(Store::open(&state, &KeySource::beside(&state)).expect("a store")))
         }
 
         /// Seals `delta` for `round`, as the worker does, in a process that ends right after.

@@ -126,9 +126,7 @@ impl Shelf {
         let mut named: BTreeSet<String> = held.values().map(|held| held.record.reference.digest.to_string()).collect();
         named.extend(Owed::named(&store)?);
         named.extend(Releases::named(&store)?);
-        for blob in store.blobs()?.into_iter().filter(|blob| !named.contains(blob)) {
-            store.remove_blob(&blob)?;
-        }
+        store.retain_blobs(&named)?;
         Ok(Self { store, held })
     }
 
@@ -208,12 +206,20 @@ fn remove_unnamed(store: &Store, digest: Digest) -> Result<(), StoreError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::path::Path;
+
+    use starling_store::KeySource;
     use starling_wire::CodecId;
 
     use super::*;
 
     const TASK: TaskId = TaskId([3; 16]);
+
+    pub(crate) fn open_store(folder: &Path) -> Result<Store, StoreError> {
+        let state = folder.join("state");
+        Store::open(&state, &KeySource::beside(&state))
+    }
 
     fn reference(bytes: &[u8], version: u64) -> ModelRef {
         let codec = CodecId { family: 1, parameter: 0 };
@@ -231,7 +237,7 @@ mod tests {
     fn a_saved_version_is_there_after_a_restart_and_its_predecessor_is_not() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let device = DeviceId([1; 16]);
-        let open = || Shelf::open(Arc::new(Store::open(folder.path()).expect("a store")), device).expect("a shelf");
+        let open = || Shelf::open(Arc::new(open_store(folder.path()).expect("a store")), device).expect("a shelf");
         let mut shelf = open();
         for (version, bytes) in [(1, b"one"), (2, b"two")] {
             shelf.put(RunId(7), TASK, reference(bytes, version), Bytes::from_static(bytes));
@@ -252,7 +258,7 @@ mod tests {
     fn another_devices_leavings_are_removed() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let open = |device| {
-            let store = Arc::new(Store::open(folder.path()).expect("a store"));
+            let store = Arc::new(open_store(folder.path()).expect("a store"));
             Shelf::open(store, DeviceId([device; 16])).expect("a shelf")
         };
         let mut shelf = open(1);

@@ -155,7 +155,9 @@ fn a_log_that_was_changed_on_the_disk_is_said_at_the_start_and_located() {
     fleet.aggregator().terminate();
     fleet.aggregator().wait_exit(PATIENCE);
     {
-        let store = Store::open(&fleet.folder().join("aggregator/state")).expect("the daemon has let go of it");
+        let state = fleet.folder().join("aggregator/state");
+        let store =
+            Store::open(&state, &starling_store::KeySource::beside(&state)).expect("the daemon has let go of it");
         let key = "00000000000000000003";
         let line = store.get::<String>("audit", key).expect("readable").expect("the third record is there");
         let mut batch = Batch::new();

@@ -1,6 +1,7 @@
 //! Real processes on loopback: an aggregator and its devices, as an operator starts them. Every wait is for a state.
 
 mod audit;
+mod backup;
 mod command;
 mod kill_aggregator;
 mod kill_device;

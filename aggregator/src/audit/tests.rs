@@ -11,7 +11,10 @@ fn open(store: &Arc<Store>, epoch: u64) -> AuditLog {
 }
 
 fn store(folder: &tempfile::TempDir) -> Arc<Store> {
-    Arc::new(Store::open(folder.path()).expect("the folder opens"))
+    Arc::new(
+        Store::open(&folder.path().join("state"), &starling_store::KeySource::beside(&folder.path().join("state")))
+            .expect("the folder opens"),
+    )
 }
 
 /// What the store holds, record by record.
@@ -155,7 +158,7 @@ fn inv10_the_key_is_its_owners_alone_and_a_lost_one_is_replaced_openly() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().expect("a temporary folder");
     drop(open(&store(&folder), 1));
-    let key = folder.path().join("audit.key");
+    let key = folder.path().join("state/audit.key");
     let mode = std::fs::metadata(&key).expect("it is there").permissions().mode() & 0o777;
     assert_eq!(mode, 0o600);
     std::fs::remove_file(&key).expect("removed");

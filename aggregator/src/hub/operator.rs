@@ -48,6 +48,10 @@ impl Hub {
             AdminRequest::ReleasePublish { task, path, version } => {
                 return self.publish(task, path, version, who, reply).await;
             }
+            AdminRequest::Keep { request } => {
+                self.recorder.looked(who, verb).await;
+                return self.worker.queue(Job::Keep(request, reply)).await;
+            }
             AdminRequest::ReleaseList => Ok(self.release_list()),
             AdminRequest::Devices => Ok(serde_json::json!({
                 "devices": self.fleet.summaries(),

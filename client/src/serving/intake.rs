@@ -218,7 +218,6 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use starling_net::CloseReason;
-    use starling_store::Store;
     use starling_wire::CodecId;
 
     use super::*;
@@ -232,7 +231,7 @@ mod tests {
 
     fn device(bytes_max: u64) -> Device {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let store = Arc::new(Store::open(folder.path()).expect("a store"));
+        let store = Arc::new(crate::state::tests::open_store(folder.path()).expect("a store"));
         let releases = Arc::new(Releases::open(store, vec![binding("embedded:optdigits")]).expect("releases"));
         let policy = AllowList::new(["digits".to_owned()]);
         let mut intake = Intake::new(Arc::clone(&releases), policy, bytes_max);

@@ -201,7 +201,8 @@ mod tests {
     use crate::serving::model::tests::{binding, offer, release_bytes, unrunnable_bytes};
 
     fn open(folder: &std::path::Path, train: &str) -> Releases {
-        Releases::open(Arc::new(Store::open(folder).expect("a store")), vec![binding(train)]).expect("releases")
+        Releases::open(Arc::new(crate::state::tests::open_store(folder).expect("a store")), vec![binding(train)])
+            .expect("releases")
     }
 
     const DATA: &str = "embedded:optdigits";
@@ -237,7 +238,8 @@ mod tests {
         drop(releases);
 
         // A file that was damaged on the disk is never served.
-        let blob = folder.path().join("blobs").join(Digest::of(&bytes).to_string());
+        let mut blobs = std::fs::read_dir(folder.path().join("state/blobs")).expect("listed");
+        let blob = blobs.next().expect("one blob").expect("an entry").path();
         let mut damaged = std::fs::read(&blob).expect("the blob's file");
         damaged[30] ^= 1;
         std::fs::write(&blob, damaged).expect("written");
@@ -249,7 +251,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let bytes = release_bytes(1.0);
         open(folder.path(), DATA).install(&offer(1, &bytes), &bytes).expect("installed");
-        let store = Arc::new(Store::open(folder.path()).expect("a store"));
+        let store = Arc::new(crate::state::tests::open_store(folder.path()).expect("a store"));
         let releases = Releases::open(Arc::clone(&store), Vec::new()).expect("releases");
         assert!(releases.all().is_empty() && store.blobs().expect("a list").is_empty());
     }

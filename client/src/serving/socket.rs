@@ -290,7 +290,6 @@ fn own_uid() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use starling_store::Store;
 
     use super::super::ask::{AskError, Asker};
     use super::*;
@@ -305,7 +304,7 @@ mod tests {
 
     fn serving() -> Serving {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let store = Arc::new(Store::open(&folder.path().join("state")).expect("a store"));
+        let store = Arc::new(crate::state::tests::open_store(folder.path()).expect("a store"));
         let releases = Releases::open(store, vec![binding("embedded:optdigits")]).expect("releases");
         let releases = Arc::new(releases);
         let path = folder.path().join("serve.sock");

@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod exit;
+pub mod keeping;
 pub mod logging;
 pub mod signals;
 pub mod usage;

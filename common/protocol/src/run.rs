@@ -59,11 +59,14 @@ pub struct Progress {
     pub rounds_committed: u32,
     /// The first attempt number that was never used in the round after those.
     pub attempt: u16,
+    /// The first attempt of every later round: more than 1 where the state was restored from a backup, since rounds of the time that
+    /// was lost may have had lower ones.
+    pub attempt_first: u16,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { rounds_committed: 0, attempt: 1 }
+        Self { rounds_committed: 0, attempt: 1, attempt_first: 1 }
     }
 }
 
@@ -160,6 +163,7 @@ pub struct RunMachine {
     available: BTreeSet<DeviceId>,
     rounds_committed: u32,
     attempt: u16,
+    attempt_first: u16,
     phase: Phase,
     actions: VecDeque<Action>,
 }
@@ -172,7 +176,8 @@ impl RunMachine {
             settings,
             available: BTreeSet::new(),
             rounds_committed: progress.rounds_committed,
-            attempt: progress.attempt.max(1),
+            attempt: progress.attempt.max(progress.attempt_first).max(1),
+            attempt_first: progress.attempt_first.max(1),
             phase,
             actions: VecDeque::new(),
         }
@@ -333,7 +338,7 @@ impl RunMachine {
         } else {
             self.phase = Phase::Waiting { not_before_ms: now_ms, failures: 0 };
         }
-        self.attempt = if evaluate { self.attempt } else { 1 };
+        self.attempt = if evaluate { self.attempt } else { self.attempt_first };
         if last && !matches!(self.phase, Phase::Evaluating(..)) {
             self.finish(if target_reached { Finish::Target } else { Finish::Rounds });
         } else if target_reached {
@@ -421,7 +426,7 @@ impl RunMachine {
                     let figures = sum(answers);
                     let address = self.address();
                     self.actions.push_back(Action::Evaluated { address, figures });
-                    self.attempt = 1;
+                    self.attempt = self.attempt_first;
                     self.phase = Phase::Waiting { not_before_ms: now_ms, failures: 0 };
                     if self.rounds_committed >= self.settings.federation.rounds {
                         self.finish(Finish::Rounds);

@@ -3,6 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::backup::BackupError;
+use crate::keys::error::KeyError;
+
 /// Why the store refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -77,14 +80,57 @@ pub enum StoreError {
     /// A blob's name that is no digest.
     #[error("blob {0:?}: a name is 64 lower-case hexadecimal digits, the SHA-256 of the content")]
     BlobName(String),
-    /// A blob whose content is not what its name says.
-    #[error("blob {digest}: the file holds {found} instead; it is damaged, remove it and fetch it again")]
+    /// A blob that is not what was stored under its name.
+    #[error("blob {digest}: {problem}; it is damaged, remove it and fetch it again")]
     Corrupt {
         /// The digest it should have.
         digest: String,
-        /// The digest it has.
-        found: String,
+        /// What is wrong.
+        problem: String,
     },
+    /// A file that is no blob of this store.
+    #[error("{}: this file is no blob of this store, or its first bytes are damaged; remove it", .0.display())]
+    DamagedBlob(PathBuf),
+    /// A record that is not what was sealed under its name.
+    #[error(
+        "table {table}, key {key}: the record was changed or swapped on the disk; restore the folder from a backup"
+    )]
+    DamagedRecord {
+        /// The table.
+        table: String,
+        /// The key, or the hash of it where the key cannot be read.
+        key: String,
+    },
+    /// Records that are not those of the last commit.
+    #[error(
+        "{}: the records are not those of the last commit: one is older, missing or changed. Restore the folder from a backup", .0.display()
+    )]
+    Stale(PathBuf),
+    /// A store that is older than one that was seen before.
+    #[error("{}: {found} commits, but {expected} were seen before: an older copy of the folder was put in its place", .path.display())]
+    RolledBack {
+        /// The state folder.
+        path: PathBuf,
+        /// Commits that were seen.
+        expected: u64,
+        /// Commits that are there.
+        found: u64,
+    },
+    /// A device whose key was destroyed.
+    #[error("compartment {0:?}: forgotten")]
+    Forgotten(String),
+    /// An id that no compartment has.
+    #[error("compartment {0:?}: an id has 1 to 128 bytes")]
+    CompartmentId(String),
+    /// A data key that has sealed as much as it may.
+    #[error("{}: the data key has sealed 2^32 records; restart the process, it then takes a new one", .0.display())]
+    Worn(PathBuf),
+    /// There is no key, or not the right one.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A backup could not be made, read or restored.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
 }
 
 impl StoreError {

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! DIR/lock       held while the store is open: one process at a time
-//! DIR/records/   sled: (table, key) → a bincode value of at most 4 KiB
-//! DIR/blobs/     one file a blob, named by its SHA-256 in hex; `.tmp-*` are unfinished and removed at open
+//! DIR/keys/      the key ring, sealed by a master key that lies elsewhere, and one wrapped key for each device
+//! DIR/records/   sled: (table, key) → a bincode value of at most 4 KiB, sealed; names are keyed hashes
+//! DIR/blobs/     one sealed file a blob; `.tmp-*` are unfinished and removed at open
 //! ```
 //!
 //! **Durable** here means: it survives a power cut, not just the end of the process. sled's own flush ends in
@@ -17,13 +18,20 @@
 //!
 //! All calls block on the disk (an fsync takes milliseconds): on a tokio worker, wrap them in `spawn_blocking`.
 //!
-//! It is not a cache and not a database: no queries, no secondary indices, no encryption at rest yet.
+//! **Sealed** means AES-256-GCM under a key of one purpose, bound to the name and, for a record, to the commit that wrote it. A changed,
+//! swapped, truncated, missing or older record or blob is an error that names it. Not detected: the whole folder replaced by an
+//! older copy of itself; [`Store::anchor`] is the seam for that. What belongs to one device lies in a [`Compartment`] under
+//! a key of its own; [`Store::forget`] destroys that. Invariant 10 holds for every key.
+//!
+//! It is not a cache and not a database: no queries, no secondary indices. It does not hide how many records there are, how large
+//! blobs are or when they change.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
-//! use starling_store::{Batch, Store};
-//! let store = Store::open(folder.path())?;
+//! use starling_store::{Batch, KeySource, Store};
+//! let state = folder.path().join("state");
+//! let store = Store::open(&state, &KeySource::beside(&state))?;
 //! let mut batch = Batch::new();
 //! batch.put("runs", "1", &("digits", 7_u64))?;
 //! store.commit(batch)?;
@@ -31,12 +39,29 @@
 //! # Ok(()) }
 //! ```
 
+pub mod backup;
+mod batch;
 mod blobs;
+mod compartment;
 mod error;
+mod keys;
+mod names;
 mod records;
+mod root;
+mod seal;
 mod store;
 mod sync;
 
+pub use batch::{Batch, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+pub use compartment::Compartment;
 pub use error::StoreError;
-pub use records::{Batch, KEY_BYTES_MAX, VALUE_BYTES_MAX};
-pub use store::Store;
+pub use keys::compartment::COMPARTMENT_ID_BYTES_MAX;
+pub use keys::error::KeyError;
+pub use keys::escrow::{ESCROW_TTL_S, recover, recovery_init};
+pub use keys::rotate::{Rotated, rotate};
+pub use keys::source::KeySource;
+pub use root::Anchor;
+pub use store::{Forgotten, Store};
+
+/// The table that belongs to the store itself. Nobody else's name has a dot in front.
+pub(crate) const OWN_TABLE: &str = ".store";

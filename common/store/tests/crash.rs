@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use starling_store::{Batch, Store};
+use starling_store::{Batch, KeySource, Store};
 
 /// Set in the process that is going to be killed: its state folder.
 const CHILD: &str = "STARLING_STORE_CRASH_CHILD";
@@ -22,7 +22,7 @@ fn inv5_kill_nine_loses_no_acknowledged_commit_and_tears_no_batch() {
     let mut number_last = 0;
     for acknowledged in [1, 3, 7, 12, 20] {
         let number = run_and_kill(&state, acknowledged);
-        let store = Store::open(&state).expect("the store opens after kill -9");
+        let store = Store::open(&state, &KeySource::beside(&state)).expect("the store opens after kill -9");
         let first = store.get::<u64>("t", "first").expect("read").expect("there");
         let second = store.get::<u64>("u", "second").expect("read").expect("there");
         assert_eq!(first, second, "a batch is atomic over tables");
@@ -54,7 +54,7 @@ fn run_and_kill(state: &Path, acknowledged: usize) -> u64 {
 }
 
 fn commit_for_ever(state: &Path) -> ! {
-    let store = Store::open(state).expect("the store opens");
+    let store = Store::open(state, &KeySource::beside(state)).expect("the store opens");
     store.next_epoch().expect("an epoch");
     let mut number = store.get::<u64>("t", "first").expect("read").unwrap_or(0);
     println!();

@@ -13,8 +13,19 @@ fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
+fn key(folder: &TempDir) -> KeySource {
+    KeySource::beside(&folder.path().join("state"))
+}
+
+/// The only file in a folder of blobs.
+fn only_file(store: &Store) -> PathBuf {
+    let mut files = list(&store.path().join("blobs")).expect("listed");
+    assert_eq!(files.len(), 1);
+    store.path().join("blobs").join(files.remove(0))
+}
+
 fn open(folder: &TempDir) -> Store {
-    Store::open(&folder.path().join("state")).expect("the store opens")
+    Store::open(&folder.path().join("state"), &key(folder)).expect("the store opens")
 }
 
 fn put<T: serde::Serialize + ?Sized>(store: &Store, table: &str, key: &str, value: &T) {
@@ -170,8 +181,9 @@ fn a_damaged_blob_is_detected_and_repaired_by_storing_it_again() {
     let store = open(&folder);
     let name = name_of(b"weights");
     store.put_blob(&name, b"weights").expect("stored");
-    let file = store.path().join("blobs").join(&name);
-    for damaged in [&b"weightz"[..], b"weigh", b""] {
+    let file = only_file(&store);
+    let whole = fs::read(&file).expect("read");
+    for damaged in [&whole[..whole.len() - 1], &whole[..60], b"weights", b""] {
         fs::write(&file, damaged).expect("damaged");
         let error = store.get_blob(&name).expect_err("the digest is checked");
         assert!(matches!(&error, StoreError::Corrupt { digest, .. } if *digest == name), "{error}");
@@ -198,7 +210,7 @@ fn inv5_unfinished_blobs_are_removed_at_open() {
 fn a_second_opener_is_told_so_and_the_folder_is_private() {
     let folder = folder();
     let store = open(&folder);
-    let error = Store::open(store.path()).err().expect("in use");
+    let error = Store::open(store.path(), &KeySource::beside(store.path())).err().expect("in use");
     assert!(matches!(error, StoreError::InUse(_)));
     assert!(error.to_string().contains("in use by another process"), "{error}");
     let mode = fs::metadata(store.path()).expect("metadata").permissions().mode();
