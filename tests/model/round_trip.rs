@@ -76,7 +76,7 @@ fn a_release_is_what_the_report_says_and_answers_alike_in_a_fresh_process() {
     let after: u64 = layers.iter().map(|layer| layer["bytes_after"].as_u64().expect("bytes")).sum();
     assert!(after < bytes && bytes - after < 300, "head and digest are {} bytes", bytes - after);
     let kept = layers[0]["kept_share"].as_f64().expect("a share");
-    assert!(kept < 0.3 && layers[0]["form"].as_str().is_some_and(|form| form.starts_with("codebook")), "{layers:?}");
+    assert!(kept < 0.5 && layers[0]["form"].as_str().is_some_and(|form| form.starts_with("codebook")), "{layers:?}");
 }
 
 #[test]
