@@ -5,7 +5,7 @@
 //! key is the one in the configuration (`[audit] key`), or, without one, the first that an aggregator with that certificate showed.
 //!
 //! They lie in `receipts.jsonl` in the state folder, a line each, readable while the client runs; the last line's checkpoint is the one that
-//! the next receipt has to go on from. Nothing but this file grows, and it does so up to [`RECEIPTS_MAX`].
+//! the next receipt has to go on from. Nothing but this file grows, and it does so up to `RECEIPTS_MAX`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};

@@ -10,13 +10,13 @@
 //!
 //! | file | what it knows |
 //! | --- | --- |
-//! | [`intake`] | what was offered, fetched, refused; no disk, no socket |
-//! | [`verified`] | from bytes and announcement to a release that is believed |
-//! | [`model`] | a release that is known to run, and the scaling of its features |
-//! | [`releases`] | what is on the disk, and which model answers |
-//! | [`socket`] | connections, their threads and engines |
-//! | [`codec`] | the bytes of questions and answers |
-//! | [`ask`] | the asking end |
+//! | `intake` | what was offered, fetched, refused; no disk, no socket |
+//! | `verified` | from bytes and announcement to a release that is believed |
+//! | `model` | a release that is known to run, and the scaling of its features |
+//! | `releases` | what is on the disk, and which model answers |
+//! | `socket` | connections, their threads and engines |
+//! | `codec` | the bytes of questions and answers |
+//! | `ask` | the asking end |
 //!
 //! What it holds: the owner's policy first (invariant 13); lengths before memory (8); bounded connections, questions and queues
 //! (6); a release is durable before it serves, and versions only increase. What it is not: it never trains, never sends a sample

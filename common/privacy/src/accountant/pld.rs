@@ -7,7 +7,7 @@
 //!    point and linear in e^ε between them: never below the true curve (Doroshenko, Ghazi, Kamath, Kumar and Manurangsi 2022,
 //!    "Connect the dots", algorithm 1).
 //! 3. *Composition.* Losses of steps add, so their distributions convolve: the transform of one step to the power of the number of
-//!    steps. The window leaves out at most [`TAIL`] of mass (Chernoff); what is left out counts as an infinite loss.
+//!    steps. The window leaves out at most `TAIL` of mass (Chernoff); what is left out counts as an infinite loss.
 //!
 //! Accuracy: an upper bound but for the transform's own rounding, whose false mass stays below 10⁻¹². So δ has a floor,
 //! [`DELTA_MIN`]. Cost: some milliseconds for a few thousand steps, memory 32 bytes a grid point of the window.
