@@ -24,16 +24,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("net", &["spec", "wire"]),
     ("store", &["spec", "wire"]),
     ("daemon", &["store", "spec", "wire"]),
-    ("certs", &["net", "store", "daemon", "spec", "wire"]),
+    ("certs", &["spec", "wire"]),
     (
         "aggregator",
-        &["net", "store", "daemon", "audit", "protocol", "update", "exchange", "compress", "privacy", "spec", "wire"],
+        &[
+            "certs", "net", "store", "daemon", "audit", "protocol", "update", "exchange", "compress", "privacy",
+            "spec", "wire",
+        ],
     ),
     (
         "client",
         &[
-            "net", "store", "daemon", "audit", "protocol", "update", "engine", "compress", "privacy", "search",
-            "model", "data", "spec", "wire",
+            "certs", "net", "store", "daemon", "audit", "protocol", "update", "engine", "compress", "privacy",
+            "search", "model", "data", "spec", "wire",
         ],
     ),
     // For tests only: nothing of the product may link it, so where it stands does not matter.

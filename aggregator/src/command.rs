@@ -11,6 +11,8 @@ use starling_daemon::Exit;
 use starling_daemon::keeping::{self, BackupVerb, KeepRequest, Kept, KeyVerb};
 use starling_store::KeySource;
 
+mod device;
+
 use crate::admin;
 use crate::config::AggregatorConfig;
 use crate::evaluator::Evaluator;
@@ -46,6 +48,12 @@ pub enum Command {
     /// Backups of the state folder
     #[command(subcommand)]
     Backup(BackupVerb),
+    /// Invite devices, list them, let them in and throw them out
+    Device {
+        /// What to do
+        #[command(subcommand)]
+        verb: device::DeviceVerb,
+    },
 }
 
 /// `run`: without a verb it is the daemon itself.
@@ -180,6 +188,7 @@ pub fn execute(command: Command, evaluator: Option<Arc<dyn Evaluator>>) -> anyho
             let request = keeping::request_of_backup(&verb);
             kept(keeping::config_of_backup(&verb), request, |state| keeping::backup(&verb, state))
         }
+        Command::Device { verb } => device::execute(verb),
         Command::Devices(ask) => print(&ask, &json!({ "verb": "devices" }), devices),
     }
 }

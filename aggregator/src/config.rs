@@ -34,6 +34,35 @@ pub struct AggregatorConfig {
     /// Connections that are held at once, each costing about 40 KB. Default 10,000.
     #[serde(default = "connections_max")]
     pub connections_max: usize,
+    /// The issuing key, with which this aggregator lets devices in and renews certificates. Without it enrolment is off:
+    /// certificates come from `starling certs issue`.
+    #[serde(default)]
+    pub enrolment: Option<EnrolmentSection>,
+}
+
+/// `[enrolment]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolmentSection {
+    /// The folder that `starling certs init` made, `root.key` left out: that one stays offline.
+    pub authority: PathBuf,
+    /// The address in join strings, for an aggregator that listens on every interface or behind a NAT. Default: `listen`.
+    #[serde(default)]
+    pub address: Option<SocketAddr>,
+    /// Seconds for which certificates are valid, 2 at least. Shorter ones make a lost key worthless sooner and cost a signature and an
+    /// fsync a device and third of it. Default 30 days.
+    #[serde(default = "certificate_s")]
+    pub certificate_s: u64,
+    /// Seconds after its certificate's end within which a device may still renew it with its old key. Default 0: never.
+    #[serde(default)]
+    pub grace_s: u64,
+    /// Whether machines may ask without a token, for the operator to approve. Default false.
+    #[serde(default)]
+    pub approval: bool,
+}
+
+fn certificate_s() -> u64 {
+    30 * 24 * 3600
 }
 
 fn internet() -> NetPath {
@@ -57,7 +86,11 @@ impl AggregatorConfig {
         let mut config: Self = starling_daemon::config::load(path)?;
         let base = path.parent().unwrap_or(Path::new("."));
         let files = [&mut config.state_dir, &mut config.tls.ca, &mut config.tls.certificate, &mut config.tls.key];
-        for file in files.into_iter().chain(config.admin_socket.as_mut()) {
+        for file in files
+            .into_iter()
+            .chain(config.admin_socket.as_mut())
+            .chain(config.enrolment.as_mut().map(|section| &mut section.authority))
+        {
             *file = base.join(&*file);
         }
         config.key = config.key.map(|source| source.from_folder(base));

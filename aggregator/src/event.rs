@@ -41,7 +41,7 @@ pub(crate) struct Peer {
 pub(crate) struct Staged {
     pub(crate) update: Admitted,
     /// Held until the fold is done; dropping it lets the next body in.
-    pub(crate) _reservation: Reservation,
+    pub(crate) reservation: Reservation,
 }
 
 /// What an update's header is answered with: the numbers to check its body by.
@@ -57,6 +57,13 @@ pub(crate) enum Event {
         who: String,
         reason: Refusal,
     },
+    /// A machine was not let into the fleet.
+    NotEnrolled {
+        who: String,
+        reason: Refusal,
+    },
+    /// A device does not get its next certificate.
+    NotRenewed(DeviceId, Refusal),
     Message(DeviceId, SessionId, ToAggregator),
     /// May the body of this blob be read?
     Header(DeviceId, BlobHeader, oneshot::Sender<HeaderReply>),
@@ -168,6 +175,57 @@ pub(crate) enum AdminRequest {
         /// Which.
         request: KeepRequest,
     },
+    /// Make a join string.
+    DeviceInvite {
+        /// The device's name.
+        #[serde(default)]
+        name: Option<String>,
+        /// Its tags.
+        #[serde(default)]
+        tags: Vec<String>,
+        /// Seconds until it is good no longer.
+        #[serde(default)]
+        expires_s: Option<u64>,
+        /// Without a token, for devices that are approved one by one.
+        #[serde(default)]
+        open: bool,
+    },
+    /// Every device that is known.
+    DeviceList {
+        /// Only those that wait for approval.
+        #[serde(default)]
+        pending: bool,
+    },
+    /// Let a waiting device in.
+    DeviceApprove {
+        /// Which.
+        device: String,
+    },
+    /// Turn a waiting device away.
+    DeviceReject {
+        /// Which.
+        device: String,
+    },
+    /// Throw a device out for good.
+    DeviceRevoke {
+        /// Which.
+        device: String,
+    },
+    /// Throw a device out for now.
+    DeviceSuspend {
+        /// Which.
+        device: String,
+    },
+    /// Let a device in again.
+    DeviceResume {
+        /// Which.
+        device: String,
+        /// Whatever key it comes with: a certificate was issued by hand.
+        #[serde(default)]
+        any_key: bool,
+    },
+    /// The revocation list.
+    DeviceCrl,
 }
 
 impl AdminRequest {
@@ -185,6 +243,14 @@ impl AdminRequest {
             AdminRequest::Audit { .. } => "audit",
             AdminRequest::Keep { request: KeepRequest::Backup { .. } } => "backup-create",
             AdminRequest::Keep { request: KeepRequest::Escrow { .. } } => "key-escrow",
+            AdminRequest::DeviceInvite { .. } => "device-invite",
+            AdminRequest::DeviceList { .. } => "device-list",
+            AdminRequest::DeviceApprove { .. } => "device-approve",
+            AdminRequest::DeviceReject { .. } => "device-reject",
+            AdminRequest::DeviceRevoke { .. } => "device-revoke",
+            AdminRequest::DeviceSuspend { .. } => "device-suspend",
+            AdminRequest::DeviceResume { .. } => "device-resume",
+            AdminRequest::DeviceCrl => "device-crl",
         }
     }
 }

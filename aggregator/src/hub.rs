@@ -2,8 +2,10 @@
 //! both are the worker's.
 
 mod operator;
+mod standing;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use starling_audit::Action;
@@ -12,7 +14,9 @@ use starling_wire::{Address, BlobHeader, DeviceId, Refusal, RunId, ToAggregator,
 use tokio::sync::mpsc;
 
 use crate::audit::Recorder;
-use crate::event::{AdminReply, Event, HeaderReply, Peer};
+use crate::enrolment::Registrar;
+use crate::enrolment::clone::Sightings;
+use crate::event::{AdminReply, Event, HeaderReply};
 use crate::fleet::Fleet;
 use crate::records::{ReleaseRecord, RoundRecord, RunRecord, RunState};
 use crate::run::Run;
@@ -39,6 +43,8 @@ pub(crate) struct Hub {
     worker: Worker,
     recorder: Recorder,
     staging: Staging,
+    registrar: Registrar,
+    sightings: Sightings,
     fleet: Fleet,
     runs: BTreeMap<RunId, Run>,
     releases: BTreeMap<String, ReleaseRecord>,
@@ -50,6 +56,7 @@ impl Hub {
     pub(crate) fn new(
         worker: Worker,
         staging: Staging,
+        registrar: Registrar,
         records: Vec<(RunRecord, Vec<RoundRecord>)>,
         releases: Vec<ReleaseRecord>,
     ) -> Self {
@@ -57,6 +64,8 @@ impl Hub {
             recorder: Recorder::new(worker.clone()),
             worker,
             staging,
+            registrar,
+            sightings: Sightings::default(),
             fleet: Fleet::default(),
             runs: records.into_iter().map(|(record, rounds)| (record.run, Run::stored(record, rounds))).collect(),
             releases: releases.into_iter().map(|release| (release.task.clone(), release)).collect(),
@@ -129,10 +138,7 @@ impl Hub {
     async fn handle(&mut self, event: Event) {
         let now_ms = self.now_ms();
         match event {
-            Event::Connected(peer) => {
-                self.recorder.connected(&peer).await;
-                self.connected(peer);
-            }
+            Event::Connected(peer) => self.connected(peer).await,
             Event::Disconnected(device, session) => {
                 if self.fleet.remove(device, session) {
                     tracing::info!(device = %device, "a device is gone");
@@ -140,10 +146,15 @@ impl Hub {
                 }
             }
             Event::TurnedAway { who, reason } => {
-                tracing::warn!(peer = who, code = reason.code(), reason = reason.text(), "a peer was turned away");
                 self.recorder.turned_away(&who, reason).await;
-                self.turned_away.truncate(REFUSALS_MAX - 1);
-                self.turned_away.push_front(TurnedAway { who, code: reason.code(), reason: reason.text() });
+                self.turn_away(who, reason);
+            }
+            Event::NotEnrolled { who, reason } => {
+                self.recorder.not_enrolled(&who, reason).await;
+                self.turn_away(who, reason);
+            }
+            Event::NotRenewed(device, reason) => {
+                self.recorder.refused(device, Action::CertificateRenewed, reason).await;
             }
             Event::Message(device, session, message) => {
                 if self.fleet.is_current(device, session) {
@@ -162,7 +173,11 @@ impl Hub {
                 let answer =
                     self.with_machine_now(address.run, |machine| machine.handle_update(now_ms, device, &address));
                 match answer.unwrap_or(Err(Refusal::UnknownRun)) {
-                    Ok(()) => self.worker.queue(Job::Fold(address, staged)).await,
+                    Ok(()) => {
+                        let staged = Arc::from(staged);
+                        self.staging.keep(address.run, device, &staged);
+                        self.worker.queue(Job::Fold(address, staged)).await;
+                    }
                     Err(reason) => self.refuse_update(device, address, reason).await,
                 }
                 self.pump(address.run).await;
@@ -193,18 +208,17 @@ impl Hub {
         }
     }
 
-    fn connected(&mut self, peer: Peer) {
-        tracing::info!(device = %peer.device, name = peer.name, software = peer.software, "a device is here");
-        if let Some(before) = self.fleet.insert(peer) {
-            before.link.close(Refusal::Superseded);
-        }
-    }
-
     async fn gone(&mut self, device: DeviceId) {
         let now_ms = self.now_ms();
         for id in self.runs.keys().copied().collect::<Vec<_>>() {
             self.with_machine(id, |machine| machine.handle_gone(now_ms, device)).await;
         }
+    }
+
+    fn turn_away(&mut self, who: String, reason: Refusal) {
+        tracing::warn!(peer = who, code = reason.code(), reason = reason.text(), "a peer was turned away");
+        self.turned_away.truncate(REFUSALS_MAX - 1);
+        self.turned_away.push_front(TurnedAway { who, code: reason.code(), reason: reason.text() });
     }
 
     async fn message(&mut self, device: DeviceId, message: ToAggregator) {
@@ -324,6 +338,7 @@ impl Hub {
             run.problem = Some(problem.to_owned());
             run.open = None;
             self.recorder.run(Action::RunFailed, id).await;
+            self.staging.forget_kept(id);
             for device in self.fleet.devices() {
                 self.fleet.send(device, ToClient::RunEnd(id));
             }
@@ -371,6 +386,9 @@ impl Hub {
     async fn pump(&mut self, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         for job in run.pump(&mut self.fleet) {
+            if matches!(job, Job::Commit { .. } | Job::Discard(_)) {
+                self.staging.forget_kept(id);
+            }
             self.worker.queue(job).await;
         }
         if let Some(finish) = run.finish.take() {

@@ -15,6 +15,7 @@ mod admin;
 mod audit;
 pub mod command;
 pub mod config;
+mod enrolment;
 pub mod evaluator;
 mod event;
 mod export;
@@ -32,7 +33,7 @@ mod worker;
 
 pub use admin::{AdminError, ask, ask_for_file, ask_with_file};
 pub use audit::public_file as audit_public_file;
-pub use config::AggregatorConfig;
+pub use config::{AggregatorConfig, EnrolmentSection};
 pub use server::run;
 
 #[cfg(test)]

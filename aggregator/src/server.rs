@@ -2,9 +2,10 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use starling_net::{Credentials, Endpoint, Incoming, Link, Transport, greet_device};
+use starling_net::{Credentials, Endpoint, Incoming, Link, Transport, greet_device_if};
 use starling_store::Store;
 use starling_wire::{Refusal, Role, ToClient};
 use tokio::sync::{Semaphore, mpsc};
@@ -12,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::admin;
 use crate::audit::{self, AuditLog};
 use crate::config::AggregatorConfig;
+use crate::enrolment::{Registrar, join, registrar};
 use crate::evaluator::Evaluator;
 use crate::event::{EVENTS_MAX, Event, OUTBOUND_MAX, Peer};
 use crate::hub::Hub;
@@ -39,7 +41,8 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let store = Arc::new(Store::open(&config.state_dir, &config.key_source())?);
     let epoch = store.next_epoch()?;
-    let credentials = Credentials::load(&config.tls)?;
+    starling_certs::Pair { certificate: config.tls.certificate.clone(), key: config.tls.key.clone() }.settle()?;
+    let credentials = Credentials::load(&config.tls)?.with_clock(registrar::clock(&store)?);
     anyhow::ensure!(
         credentials.identity().role == Role::Aggregator,
         "the certificate {} is of a {}; issue one with `starling certs issue aggregator`",
@@ -60,10 +63,17 @@ pub async fn run(
     let releases = publish::put_on_shelf(&store, &shelf)?;
     let staging = Staging::new(config.staging_bytes_max);
     let (worker, thread) = Worker::start(Arc::clone(&store), audit, Arc::clone(&shelf), evaluator, events.downgrade())?;
-    audit::in_background(store, worker.downgrade());
-    let hub = Hub::new(worker.clone(), staging.clone(), stored, releases);
+    audit::in_background(Arc::clone(&store), worker.downgrade());
+    let (registrar, registering) = Registrar::start(
+        store,
+        config.enrolment.as_ref(),
+        endpoint.clone(),
+        config.tls.clone(),
+        journal(worker.clone()),
+    )?;
+    let hub = Hub::new(worker.clone(), staging.clone(), registrar.clone(), stored, releases);
     let context_worker = worker.downgrade();
-    let context = Context { events: events.clone(), shelf, staging, worker };
+    let context = Context { events: events.clone(), shelf, staging, worker, registrar: registrar.clone() };
 
     let listening = endpoint.local_addr()?;
     tracing::info!(address = %listening, epoch, "listening");
@@ -83,10 +93,26 @@ pub async fn run(
     endpoint.close(Refusal::ShuttingDown);
     // A device that does not answer must not hold the daemon up.
     let _ = tokio::time::timeout(GOODBYE_TIMEOUT, endpoint.wait_idle()).await;
+    registrar.end();
+    tokio::task::spawn_blocking(move || registering.join())
+        .await?
+        .map_err(|_| anyhow::anyhow!("the registrar thread panicked; what it had answered is durable"))?;
     // Every handle to the worker goes with the tasks that hold it; what is queued is still done.
     tokio::task::spawn_blocking(move || thread.join())
         .await?
         .map_err(|_| anyhow::anyhow!("the worker thread panicked; the state is that of the last committed version"))
+}
+
+/// The way of the registrar's records to the worker. The registrar must not wait for the worker's queue: the worker may wait for the
+/// hub, and the hub for the registrar. Each record comes after a write of the registrar's to the disk, so few of them wait here.
+fn journal(worker: Worker) -> mpsc::UnboundedSender<Job> {
+    let (journal, mut records) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(job) = records.recv().await {
+            worker.queue(job).await;
+        }
+    });
+    journal
 }
 
 /// What the audit log has not written with another batch becomes durable within this time.
@@ -107,9 +133,14 @@ async fn flush_audit(worker: tokio::sync::mpsc::WeakSender<Job>) {
 
 async fn accept(endpoint: Endpoint, context: Context, epoch: u64, connections_max: usize) {
     let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+    let joining = Arc::new(Semaphore::new(join::JOINING_MAX));
     while let Some(incoming) = endpoint.accept().await {
         let link = match incoming {
             Incoming::Connected(link) => link,
+            Incoming::Joining(link) => {
+                join::serve(link, &joining, context.registrar.clone(), context.events.clone());
+                continue;
+            }
             Incoming::Failed(failure) => {
                 if let Some(reason) = failure.reason.refusal {
                     let who = match &failure.certificate_name {
@@ -138,7 +169,9 @@ async fn accept(endpoint: Endpoint, context: Context, epoch: u64, connections_ma
 }
 
 async fn welcome(link: Link, context: Context, epoch: u64) {
-    let (hello, control) = match greet_device(&link, epoch, &[Role::Device], HELLO_TIMEOUT).await {
+    let standings = &context.registrar.standings;
+    let admit = |link: &Link| standings.admit(link.peer().id, link.peer_leaf().key.as_ref());
+    let (hello, control) = match greet_device_if(&link, epoch, &[Role::Device], HELLO_TIMEOUT, admit).await {
         Ok(greeted) => greeted,
         Err(error) => {
             if let Some(reason) = error.refusal() {
@@ -148,6 +181,7 @@ async fn welcome(link: Link, context: Context, epoch: u64) {
             return;
         }
     };
+    context.registrar.seen(link.peer().clone(), link.peer_leaf().clone());
     let link = Arc::new(link);
     let (device, id) = (link.peer().id, link.number() as u64);
     let (sender, receiver) = control.split();
@@ -164,6 +198,7 @@ async fn welcome(link: Link, context: Context, epoch: u64) {
         return link.close(Refusal::ShuttingDown);
     }
     let writing = tokio::spawn(write_control(sender, queue));
-    Session { context, device, id, link, outbound }.serve(receiver).await;
+    let until_unix_s = Arc::new(AtomicU64::new(link.peer_leaf().not_after_unix_s));
+    Session { context, device, id, link, outbound, until_unix_s }.serve(receiver).await;
     writing.abort();
 }

@@ -4,13 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use starling_net::{BlobError, ControlReceiver, ControlSender, IncomingBlob, Link};
 use starling_wire::limits::TASKS_PER_DEVICE_MAX;
-use starling_wire::{Address, BLOB_HEADER_BYTES, BlobHeader, DeviceId, Fetch, Refusal, RunId, ToAggregator, ToClient};
+use starling_wire::{
+    Address, BLOB_HEADER_BYTES, BlobHeader, DeviceId, Fetch, Refusal, RenewRequest, RunId, ToAggregator, ToClient,
+};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::enrolment::Registrar;
 use crate::event::{Event, SessionId};
 use crate::shelf::{Offer, Shelf};
 use crate::staging::Staging;
@@ -19,6 +23,9 @@ use crate::worker::{Job, Worker};
 /// How long a blob may stand still before it is refused.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Seconds after which a certificate's end is looked at again: the clock may be set meanwhile.
+const EXPIRY_LOOK_S: u64 = 3600;
+
 /// What every session shares.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
@@ -26,6 +33,7 @@ pub(crate) struct Context {
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) staging: Staging,
     pub(crate) worker: Worker,
+    pub(crate) registrar: Registrar,
 }
 
 /// One device's connection.
@@ -36,6 +44,8 @@ pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) link: Arc<Link>,
     pub(crate) outbound: mpsc::Sender<ToClient>,
+    /// The end of the device's newest certificate.
+    pub(crate) until_unix_s: Arc<AtomicU64>,
 }
 
 impl Session {
@@ -44,6 +54,7 @@ impl Session {
         let reason = tokio::select! {
             reason = self.read_control(receiver) => reason,
             reason = self.read_blobs() => reason,
+            reason = self.expired() => reason,
             reason = self.link.closed() => {
                 tracing::debug!(device = %self.device, reason = %reason.text, "the connection ended");
                 None
@@ -80,6 +91,10 @@ impl Session {
                     let session = self.clone();
                     fetches.insert(wanted.run, tokio::spawn(async move { session.send_model(wanted).await }));
                 }
+                ToAggregator::Renew(request) => {
+                    let answer = self.renew(request).await;
+                    let _ = self.outbound.send(answer).await;
+                }
                 message => {
                     let event = Event::Message(self.device, self.id, message);
                     if self.context.events.send(event).await.is_err() {
@@ -87,6 +102,38 @@ impl Session {
                     }
                 }
             }
+        }
+    }
+
+    /// The next certificate, over the connection that the one before vouches for; rounds go on meanwhile.
+    async fn renew(&self, request: RenewRequest) -> ToClient {
+        let proven = starling_certs::request::is_proven_renewal(&self.link.channel(), self.device, &request);
+        let identity = (self.device, self.link.peer().name.as_str());
+        let shown = self.link.peer_leaf().key;
+        match self.context.registrar.renew(identity, self.link.remote_addr(), shown, request, proven).await {
+            Ok(credential) => {
+                let until_s = starling_certs::inspect::parse(&credential.certificate_pem)
+                    .map_or(0, |chain| chain[0].not_after_unix_s());
+                self.until_unix_s.store(until_s, Ordering::SeqCst);
+                ToClient::Renewed(credential)
+            }
+            Err(refusal) => {
+                tracing::warn!(device = %self.device, code = refusal.code(), reason = refusal.text(), "a certificate is not renewed");
+                let _ = self.context.events.send(Event::NotRenewed(self.device, refusal)).await;
+                ToClient::RenewRefused(refusal)
+            }
+        }
+    }
+
+    /// Waits until the certificate of the connection has expired without a next one: a connection is no way to outlive it.
+    async fn expired(&self) -> Option<Refusal> {
+        loop {
+            let left_s =
+                self.until_unix_s.load(Ordering::SeqCst).saturating_sub(self.context.registrar.clock.now_unix_s());
+            if left_s == 0 {
+                return Some(Refusal::CertificateExpired);
+            }
+            tokio::time::sleep(Duration::from_secs(left_s.min(EXPIRY_LOOK_S))).await;
         }
     }
 

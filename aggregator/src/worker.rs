@@ -57,7 +57,9 @@ pub(crate) enum Job {
         reservation: Reservation,
     },
     /// Add an update to the run's fold.
-    Fold(Address, Box<Staged>),
+    Fold(Address, Arc<Staged>),
+    /// Take an update out of the run's fold again.
+    TakeOut(Address, Arc<Staged>),
     /// Forget what was folded since the last commit.
     Discard(Address),
     /// Make the next version, durably. The record says what is known already.
@@ -164,7 +166,7 @@ impl State {
             }
             Job::Admit { device, address, header, body, digest, numerics, reservation } => {
                 let staged = admit(device, &header, body, digest, &numerics)
-                    .map(|update| Box::new(Staged { update, _reservation: reservation }));
+                    .map(|update| Box::new(Staged { update, reservation }));
                 Some(Event::Body(device, address, staged))
             }
             Job::Fold(address, staged) => {
@@ -178,6 +180,18 @@ impl State {
                     if let Err(error) = self.audit.admitted(address, contribution, report.weight) {
                         tracing::error!(error = chain(&error), "the audit log could not be written");
                     }
+                }
+                None
+            }
+            Job::TakeOut(address, staged) => {
+                let contribution = Contribution { device: staged.update.device(), digest: staged.update.digest() };
+                self.audit.taken_out(&address, contribution);
+                if let Some(model) = self.models.get_mut(&address.run)
+                    && let Some(fold) = &mut model.fold
+                {
+                    fold.remove(&staged.update).expect("the very update that was folded is taken out, once");
+                    let report = staged.update.report();
+                    model.loss_sum -= f64::from(report.weight) * f64::from(report.train_loss);
                 }
                 None
             }

@@ -7,14 +7,15 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
 };
-use starling_wire::{DeviceId, Identity};
+use starling_wire::{DeviceId, Digest, Identity, PublicKey};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::error::CertsError;
 use crate::files::{self, Secrecy};
 use crate::inspect;
-use crate::key::{self, Key};
+use crate::key::{self, Key, Subject};
+use crate::pair::Pair;
 use crate::{NAME_CHARACTERS_MAX, SERVER_NAME};
 
 const ROOT_DAYS: u32 = 3653;
@@ -23,6 +24,9 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A new certificate starts this much in the past, for peers whose clock is late.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
+
+/// The end of 9999: X.509 can say nothing later.
+const UNIX_S_MAX: u64 = 253_402_300_799;
 
 const ROOT_KEY: &str = "root.key";
 const ROOT_CERTIFICATE: &str = "root.pem";
@@ -46,6 +50,17 @@ impl Validity {
         Self { not_before: now - CLOCK_SKEW, not_after: now + DAY * days }
     }
 
+    /// From `now_unix_s`, less a tenth of the life and at most five minutes for late clocks, for `life_s` seconds; not
+    /// beyond `end_unix_s`.
+    pub fn seconds(now_unix_s: u64, life_s: u64, end_unix_s: u64) -> Self {
+        let at = |unix_s: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(unix_s.min(UNIX_S_MAX));
+        let skew_s = (life_s / 10).min(CLOCK_SKEW.as_secs());
+        Self {
+            not_before: at(now_unix_s.saturating_sub(skew_s)),
+            not_after: at(now_unix_s.saturating_add(life_s).min(end_unix_s)),
+        }
+    }
+
     fn bounds(self) -> Result<(OffsetDateTime, OffsetDateTime), CertsError> {
         let instant = |time: SystemTime| {
             let seconds = time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
@@ -62,7 +77,7 @@ impl Validity {
 ///
 /// Not `Debug`: it holds a key.
 pub struct Authority {
-    issuer: Issuer<'static, Key>,
+    pub(crate) issuer: Issuer<'static, Key>,
     issuing_pem: String,
     issuing_not_after: OffsetDateTime,
     root_pem: String,
@@ -100,6 +115,7 @@ impl Authority {
     /// # Errors
     /// If a file is missing, is not what its name says, or a key can be read by others than its owner.
     pub fn open(folder: &Path) -> Result<Self, CertsError> {
+        issuing_pair(folder).settle()?;
         let key_path = folder.join(ISSUING_KEY);
         let key = Key::from_pem(&files::read(&key_path, Secrecy::Secret)?)
             .ok_or(CertsError::Content { path: key_path.clone(), expected: "Ed25519 private key of an authority" })?;
@@ -123,6 +139,32 @@ impl Authority {
     /// [`CertsError::Entropy`] if the system gives none.
     pub fn in_memory() -> Result<Self, CertsError> {
         Ok(Self::found()?.authority)
+    }
+
+    /// Signs a new issuing key with the root's and puts it in the place of the old one, whose certificate stays in the folder as
+    /// `issuing-retired-SERIAL.pem`. Certificates of both are trusted as long as they are valid, because the fleet trusts the root. Returns
+    /// the name of the retired certificate's file.
+    ///
+    /// # Errors
+    /// If `root.key` is not in the folder: bring it back from offline for this.
+    pub fn roll_issuing(folder: &Path) -> Result<String, CertsError> {
+        let old = Self::open(folder)?;
+        let root_path = folder.join(ROOT_KEY);
+        let root_key = Key::from_pem(&files::read(&root_path, Secrecy::Secret)?)
+            .ok_or(CertsError::Content { path: root_path.clone(), expected: "Ed25519 private key of an authority" })?;
+        if old.fingerprint()? != Digest::of(&root_key.subject_public_key_info()) {
+            return Err(CertsError::KeyMismatch { path: root_path });
+        }
+        let root = Issuer::from_ca_cert_pem(&old.root_pem, root_key).map_err(CertsError::Build)?;
+        let mark: String = key::random::<4>()?.iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = Key::generate()?;
+        let params = ca_params(&format!("Starling issuing {mark}"), ISSUING_DAYS, 0)?;
+        let issuing_pem = params.signed_by(&key, &root).map_err(CertsError::Build)?.pem();
+        let serial = &inspect::parse(&old.issuing_pem)?[0].serial;
+        let retired = format!("issuing-retired-{}.pem", &serial[..serial.len().min(16)]);
+        files::write_all(folder, &[(&retired, Secrecy::Public, &old.issuing_pem)])?;
+        issuing_pair(folder).replace(&issuing_pem, &key.to_pem())?;
+        Ok(retired)
     }
 
     fn found() -> Result<Founded, CertsError> {
@@ -155,6 +197,16 @@ impl Authority {
     /// # Errors
     /// If the name fits in no certificate, or the validity is empty or ends after the issuing certificate's.
     pub fn issue(&self, identity: &Identity, validity: Validity) -> Result<Issued, CertsError> {
+        let key = Key::generate()?;
+        let certificate_pem = self.certify(identity, key.public(), validity)?;
+        Ok(Issued { certificate_pem, key_pem: key.to_pem(), ca_pem: self.root_pem.clone() })
+    }
+
+    /// A certificate that vouches that the holder of `key` is `identity`, with the issuing certificate behind it, in PEM.
+    ///
+    /// # Errors
+    /// As [`Authority::issue`].
+    pub fn certify(&self, identity: &Identity, key: PublicKey, validity: Validity) -> Result<String, CertsError> {
         check_name(&identity.name)?;
         let (not_before, not_after) = validity.bounds()?;
         if not_after > self.issuing_not_after {
@@ -176,13 +228,26 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        let key = Key::generate()?;
-        let leaf = params.signed_by(&key, &self.issuer).map_err(CertsError::Build)?;
-        Ok(Issued {
-            certificate_pem: format!("{}{}", leaf.pem(), self.issuing_pem),
-            key_pem: key.to_pem(),
-            ca_pem: self.root_pem.clone(),
-        })
+        let leaf = params.signed_by(&Subject(key), &self.issuer).map_err(CertsError::Build)?;
+        Ok(format!("{}{}", leaf.pem(), self.issuing_pem))
+    }
+
+    /// SHA-256 of the root's SubjectPublicKeyInfo: what a join string names half of.
+    ///
+    /// # Errors
+    /// If the root's certificate cannot be read; it was when the authority was opened.
+    pub fn fingerprint(&self) -> Result<Digest, CertsError> {
+        inspect::fingerprint(&self.root_pem)
+    }
+
+    /// Seconds since 1970 until which the issuing certificate is valid: no leaf outlives it.
+    pub fn issuing_until_unix_s(&self) -> u64 {
+        u64::try_from(self.issuing_not_after.unix_timestamp()).unwrap_or(0)
+    }
+
+    /// The issuing certificate, in PEM.
+    pub fn issuing_pem(&self) -> &str {
+        &self.issuing_pem
     }
 
     /// A new id from the system's entropy.
@@ -219,6 +284,11 @@ impl Issued {
             ],
         )
     }
+}
+
+/// Where the issuing key and its certificate lie.
+fn issuing_pair(folder: &Path) -> Pair {
+    Pair { certificate: folder.join(ISSUING_CERTIFICATE), key: folder.join(ISSUING_KEY) }
 }
 
 fn ca_params(name: &str, days: u32, path_length: u8) -> Result<CertificateParams, CertsError> {

@@ -1,4 +1,4 @@
-//! `starling certs init | issue | inspect`: the arguments, and what they do.
+//! `starling certs init | issue | inspect | roll-issuing`: the arguments, and what they do.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -28,12 +28,14 @@ pub enum Verb {
     Issue(Issue),
     /// Show what a certificate says
     Inspect(Inspect),
+    /// Sign a new issuing key with the root's; certificates of the old one stay good until they expire
+    RollIssuing(Init),
 }
 
 /// Arguments of `starling certs init`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Init {
-    /// The folder for the authority's keys and certificates
+    /// The folder of the authority's keys and certificates
     #[arg(long, value_name = "FOLDER")]
     pub dir: PathBuf,
     /// Say the result as JSON
@@ -107,6 +109,7 @@ pub fn run(args: &Args) -> Result<(), CertsError> {
         Verb::Init(args) => init(args)?,
         Verb::Issue(args) => issue(args)?,
         Verb::Inspect(args) => inspect_file(args)?,
+        Verb::RollIssuing(args) => roll_issuing(args)?,
     };
     writeln!(std::io::stdout().lock(), "{report}").map_err(CertsError::Output)
 }
@@ -123,6 +126,21 @@ fn init(args: &Init) -> Result<String, CertsError> {
          issuing.key  signs certificates: `starling certs issue device --name NAME --authority {dir} --out FOLDER`\n  \
          ca.pem       what the fleet trusts; every issued folder holds a copy",
         root.name
+    ))
+}
+
+fn roll_issuing(args: &Init) -> Result<String, CertsError> {
+    let retired = Authority::roll_issuing(&args.dir)?;
+    let authority = Authority::open(&args.dir)?;
+    let issuing = &inspect::parse(authority.issuing_pem())?[0];
+    if args.json {
+        return Ok(json!({ "dir": args.dir, "issuing": issuing, "retired": retired }).to_string());
+    }
+    Ok(format!(
+        "{}\nwritten to {}; the certificate before it is kept as {retired}, its key is gone\n\
+         a running aggregator takes the new key with the next certificate that it issues; put root.key offline again",
+        issuing.describe(OffsetDateTime::now_utc()),
+        args.dir.display()
     ))
 }
 

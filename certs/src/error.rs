@@ -74,6 +74,16 @@ pub enum CertsError {
         /// The end of the issuing certificate.
         issuer: String,
     },
+    /// Two files of which only one was replaced, and what would complete them is missing.
+    #[error(
+        "{key} is not the key of {certificate}, and no half-finished exchange explains it: restore the pair from the same backup"
+    )]
+    Torn {
+        /// The key's file.
+        key: PathBuf,
+        /// The certificate's file.
+        certificate: PathBuf,
+    },
     /// The system gave no entropy.
     #[error("the system's random number generator failed")]
     Entropy,

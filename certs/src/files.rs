@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -53,6 +53,29 @@ pub(crate) fn write_all(folder: &Path, files: &[(&str, Secrecy, &str)]) -> Resul
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder", folder))
 }
 
+/// Writes a new public file in a folder that exists, or is made.
+///
+/// # Errors
+/// [`CertsError::Exists`] if it is there: nothing is ever overwritten.
+pub fn write_new(path: &Path, text: &str) -> Result<(), CertsError> {
+    write_one(path, Secrecy::Public, text)
+}
+
+/// The same with mode 0600.
+///
+/// # Errors
+/// As [`write_new`].
+pub fn write_new_secret(path: &Path, text: &str) -> Result<(), CertsError> {
+    write_one(path, Secrecy::Secret, text)
+}
+
+fn write_one(path: &Path, secrecy: Secrecy, text: &str) -> Result<(), CertsError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or(CertsError::Content { path: path.to_owned(), expected: "name of a file in UTF-8" })?;
+    write_all(folder, &[(name, secrecy, text)])
+}
+
 /// The text of a PEM file. A secret one must belong to its owner alone.
 pub(crate) fn read(path: &Path, secrecy: Secrecy) -> Result<Zeroizing<String>, CertsError> {
     let failed = |source| CertsError::File { action: "read", path: path.to_owned(), source };
@@ -75,6 +98,36 @@ pub(crate) fn read(path: &Path, secrecy: Secrecy) -> Result<Zeroizing<String>, C
 /// Whether `folder` holds a file `name`.
 pub(crate) fn holds(folder: &Path, name: &str) -> bool {
     fs::exists(folder.join(name)).unwrap_or(false)
+}
+
+/// Puts `text` at `path`, over what is there, in one step: a reader sees the old file or the new one, also after a crash.
+pub(crate) fn replace(path: &Path, secrecy: Secrecy, text: &str) -> Result<(), CertsError> {
+    let failed = |action| move |source| CertsError::File { action, path: path.to_owned(), source };
+    let unfinished = with_suffix(path, ".tmp");
+    match fs::remove_file(&unfinished) {
+        Err(source) if source.kind() != ErrorKind::NotFound => return Err(failed("replace")(source)),
+        _ => {}
+    }
+    let mode = if secrecy == Secrecy::Secret { SECRET_MODE } else { PUBLIC_MODE };
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(&unfinished).map_err(failed("create"))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed("write"))?;
+    rename(&unfinished, path)
+}
+
+/// Moves a file over another one, durably.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), CertsError> {
+    let failed = |source| CertsError::File { action: "replace", path: to.to_owned(), source };
+    fs::rename(from, to).map_err(failed)?;
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+/// `path` with something behind its name.
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 #[cfg(test)]

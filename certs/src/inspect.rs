@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use rcgen::PublicKeyData as _;
 use serde::Serialize;
-use starling_wire::{DeviceId, Digest, Identity, Role};
+use starling_wire::{DeviceId, Digest, Identity, PublicKey, Role};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use x509_parser::extensions::GeneralName;
@@ -12,6 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use crate::error::CertsError;
 use crate::files::{self, Secrecy};
+use crate::key::Subject;
 
 /// One certificate of a PEM file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,6 +54,21 @@ impl Certificate {
 
     pub(crate) fn not_after_time(&self) -> Option<OffsetDateTime> {
         OffsetDateTime::from_unix_timestamp(self.not_after_unix).ok()
+    }
+
+    /// Whether it vouches for the holder of `key`.
+    pub fn is_for(&self, key: &PublicKey) -> bool {
+        self.public_key_sha256 == sha256_hex(&Subject(*key).subject_public_key_info())
+    }
+
+    /// The first second of its validity, since 1970.
+    pub fn not_before_unix_s(&self) -> u64 {
+        u64::try_from(self.not_before_unix).unwrap_or(0)
+    }
+
+    /// The last second of its validity, since 1970.
+    pub fn not_after_unix_s(&self) -> u64 {
+        u64::try_from(self.not_after_unix).unwrap_or(0)
     }
 
     /// A word for people: whether it is valid at `now`.
@@ -99,6 +116,15 @@ pub fn read(path: &Path) -> Result<Vec<Certificate>, CertsError> {
         }
         other => other,
     })
+}
+
+/// SHA-256 of the SubjectPublicKeyInfo of the first certificate in a PEM text.
+///
+/// # Errors
+/// As [`parse`].
+pub fn fingerprint(text: &str) -> Result<Digest, CertsError> {
+    let certificates = parse(text)?;
+    Ok(certificates[0].public_key_sha256.parse().expect("it was written as a digest"))
 }
 
 /// The certificates in a PEM text, in their order.

@@ -4,7 +4,8 @@
 //! tools refuse. So a key is its 32-byte seed, written as the 48 bytes of RFC 8410, section 7 (PKCS #8 version 1).
 
 use ring::rand::{SecureRandom, SystemRandom};
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use starling_wire::PublicKey;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::CertsError;
@@ -19,14 +20,17 @@ const PKCS8_PREFIX: [u8; 16] =
 const PEM_TAG: &str = "PRIVATE KEY";
 
 /// A private key. It is not `Debug`, and its seed is wiped on drop.
-pub(crate) struct Key {
+pub struct Key {
     seed: Zeroizing<[u8; SEED_BYTES]>,
     pair: Ed25519KeyPair,
 }
 
 impl Key {
     /// A new key from the system's entropy.
-    pub(crate) fn generate() -> Result<Self, CertsError> {
+    ///
+    /// # Errors
+    /// [`CertsError::Entropy`] if the system gives none.
+    pub fn generate() -> Result<Self, CertsError> {
         let mut seed = Zeroizing::new([0u8; SEED_BYTES]);
         SystemRandom::new().fill(seed.as_mut()).map_err(|_| CertsError::Entropy)?;
         Ok(Self::from_seed(seed))
@@ -37,8 +41,20 @@ impl Key {
         Self { seed, pair }
     }
 
+    /// The half that others may know.
+    pub fn public(&self) -> PublicKey {
+        let mut bytes = [0u8; 32];
+        bytes.copy_from_slice(self.pair.public_key().as_ref());
+        PublicKey(bytes)
+    }
+
+    /// Signs `statement`, which has to name its purpose (invariant 9).
+    pub fn sign(&self, statement: &[u8]) -> Vec<u8> {
+        self.pair.sign(statement).as_ref().to_vec()
+    }
+
     /// The key as PKCS #8 in PEM.
-    pub(crate) fn to_pem(&self) -> Zeroizing<String> {
+    pub fn to_pem(&self) -> Zeroizing<String> {
         let mut der = Zeroizing::new(Vec::with_capacity(PKCS8_PREFIX.len() + SEED_BYTES));
         der.extend_from_slice(&PKCS8_PREFIX);
         der.extend_from_slice(self.seed.as_ref());
@@ -50,7 +66,7 @@ impl Key {
     }
 
     /// The key in `text`, if that is one that [`Key::to_pem`] writes.
-    pub(crate) fn from_pem(text: &str) -> Option<Self> {
+    pub fn from_pem(text: &str) -> Option<Self> {
         let document = pem::parse(text).ok()?;
         let is_key = document.tag() == PEM_TAG;
         let der = Zeroizing::new(document.into_contents());
@@ -77,8 +93,29 @@ impl rcgen::SigningKey for Key {
     }
 }
 
+/// Whether the holder of `key` signed `statement`. Anything that is no signature is none.
+pub(crate) fn signed(key: &PublicKey, statement: &[u8], signature: &[u8]) -> bool {
+    UnparsedPublicKey::new(&ED25519, key.0).verify(statement, signature).is_ok()
+}
+
+/// A public key that a certificate is made for.
+pub(crate) struct Subject(pub(crate) PublicKey);
+
+impl rcgen::PublicKeyData for Subject {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0.0
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ED25519
+    }
+}
+
 /// `N` bytes of the system's entropy.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], CertsError> {
+///
+/// # Errors
+/// [`CertsError::Entropy`] if the system gives none.
+pub fn random<const N: usize>() -> Result<[u8; N], CertsError> {
     let mut bytes = [0u8; N];
     SystemRandom::new().fill(&mut bytes).map_err(|_| CertsError::Entropy)?;
     Ok(bytes)

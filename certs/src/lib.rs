@@ -13,6 +13,9 @@
 //! exclusively, and are never overwritten. What is outside our reach: ring's own expanded keys and the buffers of the
 //! PEM codec are not wiped.
 //!
+//! A device that is on its way into the fleet, or that gets its next certificate, makes its key itself; what it signs to ask
+//! for a certificate is in [`request`], and how a new pair of files takes the place of an old one in [`Pair`].
+//!
 //! What this crate is not: it opens no socket, and it does not decide whether a peer is trusted (`starling-net` does).
 //!
 //! ```
@@ -32,9 +35,16 @@ mod error;
 mod files;
 pub mod inspect;
 mod key;
+mod pair;
+pub mod request;
+mod revocation;
 
 pub use authority::{Authority, Issued, Validity};
 pub use error::CertsError;
+pub use files::{write_new, write_new_secret};
+pub use key::{Key, random};
+pub use pair::Pair;
+pub use revocation::{Reason, Revoked};
 
 /// The DNS name in every leaf. Peers are told apart by their identity, not by their address.
 pub const SERVER_NAME: &str = "starling";

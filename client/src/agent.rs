@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
-use starling_net::{Backoff, BindError, Credentials, CredentialsError, DialError, Endpoint, Transport};
+use starling_certs::{CertsError, Pair};
+use starling_net::{Backoff, BindError, Clock, Credentials, CredentialsError, DialError, Endpoint, Transport};
 use starling_protocol::participant::Participant;
 use starling_store::{Store, StoreError};
 use starling_wire::{DeviceId, Refusal, Role, RunId};
@@ -18,10 +19,11 @@ use crate::config::ClientConfig;
 use crate::learner::Learner;
 use crate::policy::AllowList;
 use crate::receipts::Wants;
+use crate::renewal::Renewal;
 use crate::serving::intake::Intake;
 use crate::serving::releases::Releases;
 use crate::serving::socket::Socket;
-use crate::state::Shelf;
+use crate::state::{Shelf, clock_floor};
 use crate::status::{Connection, Status};
 use crate::transfer::Downloads;
 use crate::worker::{Order, Report, Worker};
@@ -44,6 +46,9 @@ pub enum ClientError {
     /// The certificate, key or CA.
     #[error("the credentials of [tls] cannot be used")]
     Credentials(#[from] CredentialsError),
+    /// A half-finished exchange of certificate and key.
+    #[error("the certificate and key of [tls] cannot be used")]
+    Files(#[from] CertsError),
     /// A certificate for something else.
     #[error("the certificate is one of role {0}; a client needs one of role device")]
     Role(Role),
@@ -84,6 +89,7 @@ pub async fn run(
     learner: Arc<dyn Learner>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ClientError> {
+    Pair { certificate: config.tls.certificate.clone(), key: config.tls.key.clone() }.settle()?;
     let credentials = Credentials::load(&config.tls)?;
     let identity = credentials.identity().clone();
     if identity.role != Role::Device {
@@ -91,6 +97,11 @@ pub async fn run(
     }
     let state = |source| ClientError::State { path: config.state_dir.clone(), source };
     let store = Arc::new(Store::open(&config.state_dir, &config.key_source()).map_err(state)?);
+    let clock = Clock::system(clock_floor(&store).map_err(state)?);
+    if let Some(behind_s) = clock.behind_s() {
+        tracing::error!(behind_s, "this machine's clock runs behind what the aggregator has told: set it");
+    }
+    let credentials = credentials.with_clock(clock);
     let shelf = Shelf::open(Arc::clone(&store), identity.id).map_err(state)?;
     let releases = Arc::new(Releases::open(store, config.task.clone()).map_err(state)?);
     let transport = Transport::on(config.path);
@@ -127,6 +138,7 @@ pub async fn run(
         wants: Wants::open(&config.state_dir),
         status,
         config,
+        renewal: Renewal::new(&credentials),
         begun: Instant::now(),
         idle_since_ms: None,
     };
@@ -140,13 +152,13 @@ pub async fn run(
 }
 
 /// Everything that outlives a connection.
-struct Agent {
+pub(crate) struct Agent {
     participant: Participant,
-    device: DeviceId,
+    pub(crate) device: DeviceId,
     tasks: Vec<String>,
     worker: Worker,
     reports: Receiver<Report>,
-    shelf: Shelf,
+    pub(crate) shelf: Shelf,
     downloads: Downloads,
     releases: Arc<Releases>,
     intake: Intake,
@@ -154,7 +166,8 @@ struct Agent {
     socket: Option<Socket>,
     wants: Wants,
     status: Status,
-    config: ClientConfig,
+    pub(crate) config: ClientConfig,
+    pub(crate) renewal: Renewal,
     begun: Instant,
     /// When the last work ended; `None` while there is some, and after memory was given back.
     idle_since_ms: Option<u64>,
@@ -174,6 +187,13 @@ impl Agent {
                 Ended::Lost { refusal, text, welcomed } => (refusal, text, welcomed),
             };
             ever_welcomed |= welcomed;
+            let mut text = text;
+            if refusal == Some(Refusal::CertificateExpired) {
+                match self.renew_late(endpoint).await {
+                    Ok(()) => continue,
+                    Err(why) => text = format!("{text}; {why}"),
+                }
+            }
             let hopeless = refusal.filter(|refusal| refusal.is_final());
             if let Some(refusal) = hopeless
                 && !ever_welcomed

@@ -7,14 +7,17 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use starling_certs::{CertsError, Pair};
 use starling_daemon::exit::Exit;
 use starling_daemon::keeping::{self, BackupVerb, Kept, KeyVerb};
-use starling_net::Credentials;
+use starling_net::{Credentials, Transport};
 use starling_store::{KeySource, StoreError};
+use starling_wire::JoinString;
 
 use crate::agent::ClientError;
 use crate::burn_learner::BurnLearner;
 use crate::config::ClientConfig;
+use crate::join::{Destination, JoinError};
 use crate::learner::{Learner, with_causes};
 use crate::predict;
 use crate::status::{Connection, Status};
@@ -38,6 +41,23 @@ pub enum Verb {
         /// The configuration file.
         #[arg(long)]
         config: PathBuf,
+    },
+    /// Become a device of a fleet: with the join string that `starling-aggregator device invite` has printed
+    Join {
+        /// The join string. Any case; dashes and spaces do not matter.
+        string: String,
+        /// The folder for key.pem, certificate.pem, ca.pem and a first starling-client.toml.
+        #[arg(long, value_name = "FOLDER", conflicts_with = "config", required_unless_present = "config")]
+        out: Option<PathBuf>,
+        /// A configuration: the files go where its `[tls]` says.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// The name to ask for, where the invitation does not say; the machine's own by default.
+        #[arg(long)]
+        name: Option<String>,
+        /// The network that leads to the aggregator, for the configuration that is written.
+        #[arg(long, value_enum, default_value = "internet")]
+        path: PathChoice,
     },
     /// Look at the configuration.
     #[command(subcommand)]
@@ -70,6 +90,15 @@ pub enum Verb {
     },
 }
 
+/// Which network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum PathChoice {
+    /// Any.
+    Internet,
+    /// The same machine.
+    Loopback,
+}
+
 /// What can be done with a configuration.
 #[derive(Debug, Subcommand)]
 pub enum ConfigVerb {
@@ -94,6 +123,7 @@ pub fn run(command: ClientCommand) -> Exit {
             }
             Err(exit) => exit,
         },
+        Verb::Join { string, out, config, name, path } => join(&string, out, config, name, path),
         Verb::Config(ConfigVerb::Check { config, json }) => check(&config, json),
         Verb::Predict(args) => match load(&args.config) {
             Ok(config) => predict::command(&config, &args),
@@ -128,6 +158,78 @@ fn kept(config: Option<&Path>, work: impl FnOnce(Option<(&Path, &KeySource)>) ->
     }
 }
 
+fn join(string: &str, out: Option<PathBuf>, config: Option<PathBuf>, name: Option<String>, path: PathChoice) -> Exit {
+    let string = match string.parse::<JoinString>() {
+        Ok(string) => string,
+        Err(error) => return complain(&error, Exit::Usage),
+    };
+    let mut path = match path {
+        PathChoice::Internet => starling_net::Path::Internet,
+        PathChoice::Loopback => starling_net::Path::Loopback,
+    };
+    let (destination, written) = match (out, config) {
+        (_, Some(config)) => {
+            let config = match load(&config) {
+                Ok(config) => config,
+                Err(exit) => return exit,
+            };
+            path = config.path;
+            if config.aggregator != string.address {
+                eprintln!(
+                    "warning: the configuration dials {}, the join string {}: the string's is asked",
+                    config.aggregator, string.address
+                );
+            }
+            let pair = Pair { certificate: config.tls.certificate, key: config.tls.key };
+            (Destination { ca: config.tls.ca, pair }, None)
+        }
+        (out, None) => {
+            let out = out.expect("clap wants one of the two");
+            let pair = Pair { certificate: out.join("certificate.pem"), key: out.join("key.pem") };
+            (Destination { ca: out.join("ca.pem"), pair }, Some(out.join("starling-client.toml")))
+        }
+    };
+    let name = name.unwrap_or_else(own_name);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, Exit::Failure),
+    };
+    let transport = Transport::on(path);
+    let waiting = |key: &str| {
+        eprintln!(
+            "waiting for the operator to approve this device (`starling-aggregator device approve`); its key: {key}"
+        );
+    };
+    let joined = runtime.block_on(crate::join::join(&string, &destination, name, &transport, waiting));
+    let identity = match joined {
+        Ok(identity) => identity,
+        Err(error) => {
+            let exit = match &error {
+                JoinError::Joined(_) => Exit::Usage,
+                error if error.refusal().is_some_and(|refusal| refusal.is_final()) => Exit::Refused,
+                _ => Exit::Failure,
+            };
+            return complain(&error, exit);
+        }
+    };
+    println!("joined as {} ({})", identity.name, identity.id);
+    if let Some(file) = written {
+        match starling_certs::write_new(&file, &crate::join::configuration(string.address, path)) {
+            Ok(()) => eprintln!("name its tasks in {}, then: starling-client run --config {0}", file.display()),
+            // There is one already: it is its owner's.
+            Err(CertsError::Exists { .. }) => {}
+            Err(error) => return complain(&error, Exit::Failure),
+        }
+    }
+    Exit::Ok
+}
+
+/// The machine's name.
+fn own_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
 /// Runs the client with any learner, in a runtime of its own on this thread. For this command, and for a bench.
 pub fn run_with(config: ClientConfig, learner: Arc<dyn Learner>, verbose: u8) -> Exit {
     if let Err(error) = starling_daemon::logging::init(verbose) {
@@ -153,7 +255,7 @@ pub fn run_with(config: ClientConfig, learner: Arc<dyn Learner>, verbose: u8) ->
 fn exit_of(error: &ClientError) -> Exit {
     match error {
         ClientError::Refused(_) => Exit::Refused,
-        ClientError::Credentials(_) | ClientError::Role(_) => Exit::Usage,
+        ClientError::Credentials(_) | ClientError::Files(_) | ClientError::Role(_) => Exit::Usage,
         ClientError::State { source: StoreError::InUse(_), .. } => Exit::InUse,
         ClientError::State { source: StoreError::Key(_), .. } => Exit::Usage,
         ClientError::State { .. } | ClientError::Bind(_) => Exit::Failure,

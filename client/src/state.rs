@@ -8,6 +8,7 @@
 //! | --- | --- | --- |
 //! | `held` | run, decimal | task and reference of the version; its bytes are the blob of its digest |
 //! | `device` | `identity` | the device id that the folder belongs to |
+//! | `device` | `clock-floor` | the latest time that the aggregator has told, in seconds since 1970 |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::serving::releases::Releases;
 const HELD: &str = "held";
 const DEVICE: &str = "device";
 const IDENTITY: &str = "identity";
+const CLOCK_FLOOR: &str = "clock-floor";
 
 /// The record of a version on the disk.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -48,6 +50,18 @@ impl Source {
             Self::Disk(store, digest) => Ok(store.get_blob(&digest.to_string())?.unwrap_or_default().into()),
         }
     }
+}
+
+/// The latest time that is known for sure.
+pub(crate) fn clock_floor(store: &Store) -> Result<u64, StoreError> {
+    Ok(store.get::<u64>(DEVICE, CLOCK_FLOOR)?.unwrap_or(0))
+}
+
+/// Remembers it.
+pub(crate) fn set_clock_floor(store: &Store, unix_s: u64) -> Result<(), StoreError> {
+    let mut batch = Batch::new();
+    batch.put(DEVICE, CLOCK_FLOOR, &unix_s)?;
+    store.commit(batch)
 }
 
 /// A version that is not on the disk yet.

@@ -115,6 +115,9 @@ def main(arguments):
         if record.get("what") == "update-admitted" and record.get("who", "").startswith("device:"):
             entry = (hexadecimal(record["who"][7:]), hexadecimal(about.get("digest", "")))
             admitted.setdefault(address, []).append(entry)
+        elif (record.get("what"), record.get("who")) == ("update-withdrawn", "system"):
+            gone = (hexadecimal(about.get("device", "")), hexadecimal(about.get("digest", "")))
+            admitted[address] = [entry for entry in admitted.get(address, []) if entry != gone]
         elif record.get("what") == "version-committed":
             tree = []
             for device, digest in sorted(admitted.pop(address, [])):

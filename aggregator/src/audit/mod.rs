@@ -206,6 +206,15 @@ impl AuditLog {
         if self.pending.len() >= PENDING_MAX { self.flush(false) } else { Ok(()) }
     }
 
+    /// A folded update was taken out again: the device is no contributor.
+    pub(crate) fn taken_out(&mut self, address: &Address, Contribution { device, digest }: Contribution) {
+        if let Some(round) = self.open.get_mut(&address.run).filter(|round| round.address == Some(*address)) {
+            round.records.remove(&device);
+        }
+        let about = About { device: Some(device), digest: Some(digest), ..about(address) };
+        self.record(Entry::done(Who::System, Action::UpdateWithdrawn, about), None);
+    }
+
     /// What was folded since the last commit is in no version.
     pub(crate) fn abandoned(&mut self, address: &Address) {
         self.open.remove(&address.run);

@@ -63,6 +63,14 @@ impl Recorder {
         }
     }
 
+    /// A machine was not let into the fleet; `name` is what it says of itself, and where it is.
+    pub(crate) async fn not_enrolled(&mut self, name: &str, reason: Refusal) {
+        let entry = self.repeats.take(now_unix_ms(), Who::Stranger, Action::EnrolmentRefused, reason);
+        if let Some(entry) = entry {
+            self.write(entry, Some(Field { device: None, value: name.to_owned() })).await;
+        }
+    }
+
     /// A known device was refused something without a round to it, or was cut off.
     pub(crate) async fn refused(&mut self, device: DeviceId, action: Action, reason: Refusal) {
         let who = Who::Certificate(Role::Device, device);

@@ -6,6 +6,8 @@ use starling_spec::TaskFile;
 use starling_wire::RunId;
 
 use super::Hub;
+use crate::enrolment::Verb;
+use crate::enrolment::devices::DeviceState;
 use crate::event::{AdminReply, AdminRequest, StartRequest};
 use crate::records::RunState;
 use crate::run::Run;
@@ -53,6 +55,33 @@ impl Hub {
                 return self.worker.queue(Job::Keep(request, reply)).await;
             }
             AdminRequest::ReleaseList => Ok(self.release_list()),
+            AdminRequest::DeviceInvite { name, tags, expires_s, open } => {
+                return self.registrar.verb(Verb::Invite { name, tags, expires_s, open }, who, reply);
+            }
+            AdminRequest::DeviceList { pending } => {
+                self.recorder.looked(who, verb).await;
+                let connected = self.fleet.devices();
+                return self.registrar.verb(Verb::List { pending, connected }, who, reply);
+            }
+            AdminRequest::DeviceCrl => {
+                self.recorder.looked(who, verb).await;
+                return self.registrar.verb(Verb::Crl, who, reply);
+            }
+            AdminRequest::DeviceApprove { device } => {
+                return self.decide((verb, device), DeviceState::Active, false, who, reply).await;
+            }
+            AdminRequest::DeviceReject { device } => {
+                return self.decide((verb, device), DeviceState::Rejected, false, who, reply).await;
+            }
+            AdminRequest::DeviceRevoke { device } => {
+                return self.decide((verb, device), DeviceState::Revoked, false, who, reply).await;
+            }
+            AdminRequest::DeviceSuspend { device } => {
+                return self.decide((verb, device), DeviceState::Suspended, false, who, reply).await;
+            }
+            AdminRequest::DeviceResume { device, any_key } => {
+                return self.decide((verb, device), DeviceState::Active, any_key, who, reply).await;
+            }
             AdminRequest::Devices => Ok(serde_json::json!({
                 "devices": self.fleet.summaries(),
                 "turned_away": self.turned_away,

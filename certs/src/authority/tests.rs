@@ -168,3 +168,98 @@ fn inspect_says_what_is_wrong_with_a_file() {
     let cut = &issued.certificate_pem[..issued.certificate_pem.len() / 3];
     assert!(inspect::parse(cut).is_err());
 }
+
+#[test]
+fn an_issuing_key_is_rolled_and_both_generations_stay_trusted() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ca = folder.path().join("ca");
+    let path = |name: &str| folder.path().join(name).to_str().expect("a temporary path is text").to_owned();
+    let before = Authority::create(&ca).expect("made");
+    before
+        .issue(&identity(Role::Device, "old"), Validity::days(30))
+        .expect("issued")
+        .write(&folder.path().join("old"))
+        .expect("written");
+    let retired = Authority::roll_issuing(&ca).expect("the root's key is at hand");
+    let after = Authority::open(&ca).expect("opened");
+    assert_ne!(after.issuing_pem(), before.issuing_pem());
+    assert_eq!(after.ca_pem(), before.ca_pem(), "the fleet trusts what it trusted");
+    assert_eq!(fs::read_to_string(ca.join(&retired)).expect("kept"), before.issuing_pem());
+    after
+        .issue(&identity(Role::Device, "new"), Validity::days(30))
+        .expect("issued")
+        .write(&folder.path().join("new"))
+        .expect("written");
+    for name in ["old", "new"] {
+        let leaf = path(&format!("{name}/certificate.pem"));
+        let Some((valid, text)) =
+            openssl(&["verify", "-x509_strict", "-CAfile", &path("ca/ca.pem"), "-untrusted", &leaf, &leaf])
+        else {
+            return;
+        };
+        assert!(valid, "{text}");
+    }
+    fs::remove_file(ca.join(ROOT_KEY)).expect("moved offline");
+    assert!(Authority::roll_issuing(&ca).is_err(), "without the root's key nothing is rolled");
+    Authority::open(&ca).expect("and nothing is broken");
+}
+
+#[test]
+fn openssl_reads_our_revocation_list_and_refuses_by_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("a temporary path is text").to_owned();
+    let authority = Authority::create(&folder.path().join("ca")).expect("made");
+    authority
+        .issue(&identity(Role::Device, "pump"), Validity::days(30))
+        .expect("issued")
+        .write(&folder.path().join("pump"))
+        .expect("written");
+    let serial = &inspect::read(&folder.path().join("pump/certificate.pem")).expect("ours")[0].serial;
+    let serial =
+        (0..serial.len() / 2).map(|at| u8::from_str_radix(&serial[2 * at..2 * at + 2], 16).expect("hex")).collect();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+    let revoked = [crate::Revoked { serial, since_unix_s: now - 1, reason: crate::Reason::Revoked }];
+    for (name, list) in [("some.pem", &revoked[..]), ("none.pem", &[])] {
+        let list = authority.revocation_list(list, now - 1, 3600).expect("a list");
+        fs::write(folder.path().join(name), list).expect("written");
+    }
+    let Some((valid, text)) =
+        openssl(&["crl", "-in", &path("some.pem"), "-noout", "-text", "-CAfile", &path("ca/issuing.pem")])
+    else {
+        return;
+    };
+    assert!(valid && text.contains("verify OK") && text.contains("Cessation Of Operation"), "{text}");
+    for (name, passes) in [("none.pem", true), ("some.pem", false)] {
+        let arguments = ["verify", "-crl_check", "-CRLfile", &path(name), "-CAfile", &path("ca/ca.pem")];
+        let leaf = path("pump/certificate.pem");
+        let (valid, text) = openssl(&[&arguments[..], &["-untrusted", &leaf, &leaf]].concat()).expect("it ran before");
+        assert_eq!(valid, passes, "{text}");
+        assert_eq!(text.contains("revoked"), !passes, "{text}");
+    }
+}
+
+#[test]
+fn openssl_shows_the_extensions_of_a_certificate_made_for_a_devices_own_key() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let authority = Authority::in_memory().expect("made");
+    let key = Key::generate().expect("entropy");
+    let wanted = identity(Role::Device, "pump-4");
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+    let validity = Validity::seconds(now, 60, authority.issuing_until_unix_s());
+    let leaf = authority.certify(&wanted, key.public(), validity).expect("issued");
+    let read = &inspect::parse(&leaf).expect("ours")[0];
+    assert_eq!((read.not_before_unix_s(), read.not_after_unix_s()), (now - 6, now + 60));
+    let path = folder.path().join("leaf.pem");
+    fs::write(&path, &leaf).expect("written");
+    let Some((_, text)) = openssl(&["x509", "-in", path.to_str().expect("text"), "-noout", "-text"]) else { return };
+    for part in [
+        "URI:starling://device/",
+        "TLS Web Client Authentication",
+        "TLS Web Server Authentication",
+        "Digital Signature",
+        "CA:FALSE",
+        "X509v3 Authority Key Identifier",
+    ] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+}

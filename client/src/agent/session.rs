@@ -88,8 +88,11 @@ impl Agent {
                 break ended;
             }
             let timer = self.timer();
+            let renew_at = self.renewal.due;
             tokio::select! {
                 message = receiver.recv() => match message {
+                    Ok(Some(ToClient::Renewed(credential))) => self.handle_renewed(endpoint, &credential),
+                    Ok(Some(ToClient::RenewRefused(refusal))) => self.handle_not_renewed(endpoint, refusal),
                     Ok(Some(message)) => {
                         if let Err(ended) = self.handle_message(message, wires.link.peer().id) {
                             break ended;
@@ -110,11 +113,23 @@ impl Agent {
                 }
                 Some(report) = self.reports.recv() => self.handle_report(report),
                 () = sleep_until(timer) => self.handle_timer(),
+                () = sleep_until(renew_at) => {
+                    if let Err(ended) = self.ask_renewal(&mut wires).await {
+                        break ended;
+                    }
+                }
                 () = shutdown.as_mut() => break Ended::Shutdown,
             }
         };
         self.leave(wires, matches!(ended, Ended::Shutdown)).await;
         ended
+    }
+
+    /// Asks for the next certificate over the open connection.
+    async fn ask_renewal(&mut self, wires: &mut Wires) -> Result<(), Ended> {
+        let Some(request) = self.new_request(&wires.link.channel()) else { return Ok(()) };
+        let sent = wires.sender.send(&ToAggregator::Renew(request)).await;
+        sent.map_err(|error| lost(error.refusal(), error.to_string()))
     }
 
     /// Ends what is left of a connection, and keeps what had arrived of a model.

@@ -116,9 +116,11 @@ actions! {
     UpdateAdmitted = "update-admitted";
     /// An update was not taken.
     UpdateRefused = "update-refused";
+    /// An admitted update was taken out of its round again, because the device was thrown out: `digest` says which.
+    UpdateWithdrawn = "update-withdrawn";
     /// An attempt at a round was given up; its updates are in no version.
     AttemptAbandoned = "attempt-abandoned";
-    /// A version is durable. Its contributors are the admitted updates of the same run, round and attempt.
+    /// A version is durable. Its contributors are the updates of the same run, round and attempt that were admitted and not withdrawn.
     VersionCommitted = "version-committed";
     /// A release was published.
     ReleasePublished = "release-published";

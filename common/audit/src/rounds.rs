@@ -43,6 +43,13 @@ impl Rounds {
                 self.admitted.entry(key).or_default().push(Contribution { device, digest });
                 true
             }
+            (Action::UpdateWithdrawn, Who::System, Some(digest)) => {
+                let device = record.about.device;
+                if let Some(admitted) = self.admitted.get_mut(&key) {
+                    admitted.retain(|one| Some(one.device) != device || one.digest != digest);
+                }
+                true
+            }
             (Action::AttemptAbandoned, ..) => {
                 self.admitted.remove(&key);
                 true

@@ -302,3 +302,35 @@ fn a_record_has_one_line_and_a_line_one_record() {
         assert_eq!(action.word().parse(), Ok(*action));
     }
 }
+
+#[test]
+fn a_withdrawn_update_is_no_contribution_and_only_the_one_that_is_named() {
+    let key = log_key();
+    let device = |index: u32| DeviceId::seeded(1, index);
+    let sent = |index: u32| Contribution { device: device(index), digest: Digest::of(&index.to_le_bytes()) };
+    let round = || About { run: Some(1), round: Some(1), attempt: Some(1), ..About::default() };
+    let findings = |withdrawn: Contribution, left: &[Contribution]| {
+        let admitted = |index: u32| {
+            let about = About { digest: Some(sent(index).digest), ..round() };
+            Entry::done(Who::Certificate(Role::Device, device(index)), Action::UpdateAdmitted, about)
+        };
+        let about = About { device: Some(withdrawn.device), digest: Some(withdrawn.digest), ..round() };
+        let out = Entry::done(Who::System, Action::UpdateWithdrawn, about);
+        let contributors = u32::try_from(left.len()).ok();
+        let about = About { contributors, contributors_root: Some(contributors_root(left)), ..round() };
+        let commit = Entry::done(Who::System, Action::VersionCommitted, about);
+        let mut chain = Chain::default();
+        let mut lines = vec![header_line(std::slice::from_ref(key.verifier()), 4).into_bytes()];
+        for entry in [admitted(1), admitted(2), out, commit] {
+            lines.push(chain.append(0, entry).expect("a record").line);
+        }
+        let checkpoint = Checkpoint { origin: "log.example".into(), size: 4, root: chain.frontier().root() };
+        lines.push(checkpoint_line(&key.sign(&checkpoint.to_string())).into_bytes());
+        check(lines.iter().map(Vec::as_slice)).findings
+    };
+    assert_eq!(findings(sent(1), &[sent(2)]), []);
+    assert_eq!(findings(sent(1), &[sent(1), sent(2)])[0].damage, Damage::Contributors(3));
+    // The digest has to fit as well: another update of the same device is not withdrawn.
+    let other = Contribution { digest: sent(2).digest, ..sent(1) };
+    assert_eq!(findings(other, &[sent(1), sent(2)]), []);
+}

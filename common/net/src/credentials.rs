@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use starling_wire::Identity;
 use zeroize::Zeroizing;
 
-use crate::identity;
+use crate::clock::Clock;
+use crate::identity::{self, Leaf};
 
 /// What the key of stateless resets is derived for (invariant 9: every label binds its purpose).
 const RESET_KEY_LABEL: &[u8] = b"starling/1 stateless reset";
@@ -39,6 +40,10 @@ pub struct Credentials {
     pub(crate) provider: Arc<CryptoProvider>,
     pub(crate) roots: Arc<RootCertStore>,
     pub(crate) key: Arc<CertifiedKey>,
+    /// The same with the trust anchors behind the chain, for machines that know the root by its fingerprint only.
+    pub(crate) key_with_root: Arc<CertifiedKey>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) ca_pem: Arc<str>,
     /// Authenticates the resets that a restarted process sends. Derived from the private key: it needs no other secret.
     pub(crate) reset_key: hmac::Key,
     identity: Arc<Identity>,
@@ -115,10 +120,7 @@ impl Credentials {
 
     fn from_der_parts(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Self, CredentialsError> {
         let provider = Arc::new(crypto::ring::default_provider());
-        let mut roots = RootCertStore::empty();
-        for anchor in certificates("CA file", ca)? {
-            roots.add(anchor).map_err(CredentialsError::Anchor)?;
-        }
+        let (roots, anchors) = trust_anchors(ca)?;
         let chain = certificates("certificate file", certificate)?;
         let identity = chain.first().and_then(identity::of).ok_or(CredentialsError::NoIdentity)?;
         let key =
@@ -131,7 +133,33 @@ impl Credentials {
             Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
             Err(_) => return Err(CredentialsError::KeyMismatch),
         }
-        Ok(Self { provider, roots: Arc::new(roots), key: Arc::new(key), reset_key, identity: Arc::new(identity) })
+        let with_root = key.cert.iter().cloned().chain(anchors).collect();
+        Ok(Self {
+            provider,
+            roots: Arc::new(roots),
+            key_with_root: Arc::new(CertifiedKey::new(with_root, key.key.clone())),
+            key: Arc::new(key),
+            clock: Clock::system(0),
+            ca_pem: String::from_utf8_lossy(ca).into(),
+            reset_key,
+            identity: Arc::new(identity),
+        })
+    }
+
+    /// The same, judged and judging by `clock`.
+    pub fn with_clock(self, clock: Arc<Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The clock that handshakes with these credentials judge by.
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    /// What the own certificate says beside the identity.
+    pub fn leaf(&self) -> Leaf {
+        let leaf = self.key.cert.first().and_then(identity::leaf);
+        leaf.expect("a certificate without a readable leaf makes no credentials")
     }
 
     /// Who the own certificate speaks for.
@@ -141,7 +169,7 @@ impl Credentials {
 
     /// Seconds since 1970 until which the own certificate is valid, for a warning in time.
     pub fn valid_until_unix_s(&self) -> i64 {
-        self.key.cert.first().and_then(identity::valid_until_unix_s).unwrap_or(i64::MAX)
+        i64::try_from(self.leaf().not_after_unix_s).unwrap_or(i64::MAX)
     }
 }
 
@@ -149,6 +177,16 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("identity", &self.identity).finish_non_exhaustive()
     }
+}
+
+/// The trust anchors in a PEM text, as a store and as they are.
+pub(crate) fn trust_anchors(ca: &[u8]) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), CredentialsError> {
+    let anchors = certificates("CA file", ca)?;
+    let mut roots = RootCertStore::empty();
+    for anchor in &anchors {
+        roots.add(anchor.clone()).map_err(CredentialsError::Anchor)?;
+    }
+    Ok((roots, anchors))
 }
 
 fn certificates(what: &'static str, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {

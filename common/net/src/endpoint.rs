@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use crate::credentials::Credentials;
+use crate::join::{self, JoinLink};
 use crate::limits::{ACCEPTED_WAITING_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX};
 use crate::link::{DialError, Link};
 use crate::reason::{CloseReason, DONE, code};
@@ -32,6 +33,8 @@ pub struct Endpoint {
 pub enum Incoming {
     /// A peer whose certificate is of our CA. Its role and name are still to be checked: [`crate::greet_device`].
     Connected(Link),
+    /// A machine that shows no certificate and wants one.
+    Joining(JoinLink),
     /// A handshake that failed, for the operator's log.
     Failed(HandshakeFailure),
 }
@@ -103,11 +106,7 @@ impl Endpoint {
     /// # Errors
     /// When no socket is to be had, or the credentials are unusable.
     pub fn dialer(toward: SocketAddr, credentials: &Credentials, transport: &Transport) -> Result<Self, BindError> {
-        let address = match toward {
-            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-        };
-        Self::new(address, credentials, transport, false)
+        Self::new(socket::any_port(toward), credentials, transport, false)
     }
 
     fn new(
@@ -184,6 +183,11 @@ impl Endpoint {
         Ok(())
     }
 
+    /// The credentials of the next handshake.
+    pub fn credentials(&self) -> Credentials {
+        self.shared.terms().credentials.clone()
+    }
+
     /// The identity in the own certificate.
     pub fn identity(&self) -> Identity {
         self.shared.terms().credentials.identity().clone()
@@ -233,7 +237,7 @@ impl Terms {
         let no_suite = |error: quinn::crypto::rustls::NoInitialCipherSuite| rustls::Error::General(error.to_string());
         let peer_chain = verify::peer_chain(credentials)?;
         let client = QuicClientConfig::try_from(verify::client_config(credentials)?).map_err(no_suite)?;
-        let crypto = server_crypto(credentials, peer_chain.clone(), verify::ShownName::default())?;
+        let crypto = server_crypto(credentials, peer_chain.clone(), Arc::default())?;
         let server = match old {
             Some(old) => {
                 let mut server = old.clone();
@@ -250,10 +254,10 @@ impl Terms {
         })
     }
 
-    /// The configuration of one handshake, which notes the name that the peer shows.
-    fn server_for(&self, shown: verify::ShownName) -> Result<Arc<ServerConfig>, rustls::Error> {
+    /// The configuration of one handshake.
+    fn server_for(&self, gate: Arc<verify::Gate>) -> Result<Arc<ServerConfig>, rustls::Error> {
         let mut server = self.server.clone();
-        server.crypto = server_crypto(&self.credentials, self.peer_chain.clone(), shown)?;
+        server.crypto = server_crypto(&self.credentials, self.peer_chain.clone(), gate)?;
         Ok(Arc::new(server))
     }
 }
@@ -261,9 +265,9 @@ impl Terms {
 fn server_crypto(
     credentials: &Credentials,
     chain: Arc<dyn ClientCertVerifier>,
-    shown: verify::ShownName,
+    gate: Arc<verify::Gate>,
 ) -> Result<Arc<QuicServerConfig>, rustls::Error> {
-    let config = verify::server_config(credentials, chain, shown)?;
+    let config = verify::server_config(credentials, chain, gate)?;
     let config = QuicServerConfig::try_from(config).map_err(|error| rustls::Error::General(error.to_string()))?;
     Ok(Arc::new(config))
 }
@@ -297,13 +301,11 @@ async fn accept_all(endpoint: quinn::Endpoint, shared: Arc<Shared>, sender: mpsc
 
 async fn handshake(incoming: quinn::Incoming, terms: &Terms) -> Incoming {
     let remote = incoming.remote_address();
-    let shown = verify::ShownName::default();
-    let failed = |reason: CloseReason| {
-        let certificate_name = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Incoming::Failed(HandshakeFailure { remote, certificate_name, reason })
-    };
+    let gate: Arc<verify::Gate> = Arc::default();
+    let failed =
+        |reason: CloseReason| Incoming::Failed(HandshakeFailure { remote, certificate_name: gate.shown(), reason });
     let ours = |refusal, text: String| CloseReason { refusal, by_peer: false, text };
-    let config = match terms.server_for(shown.clone()) {
+    let config = match terms.server_for(gate.clone()) {
         Ok(config) => config,
         Err(error) => {
             incoming.refuse();
@@ -315,6 +317,7 @@ async fn handshake(incoming: quinn::Incoming, terms: &Terms) -> Incoming {
         Err(error) => return failed(error.into()),
     };
     match timeout(HANDSHAKE_TIMEOUT, connecting).await {
+        Ok(Ok(connection)) if join::is_joining(&connection) => Incoming::Joining(JoinLink::new(connection)),
         Ok(Ok(connection)) => match Link::new(connection, terms.credentials.identity()) {
             Some(link) => Incoming::Connected(link),
             None => failed(ours(Some(Refusal::NoIdentity), String::new())),

@@ -129,6 +129,21 @@ pub async fn greet_device(
     roles: &[Role],
     wait: Duration,
 ) -> Result<(Hello, Control<ToClient, ToAggregator>), GreetError> {
+    greet_device_if(link, epoch, roles, wait, |_| Ok(())).await
+}
+
+/// The same for a listener that knows more about its devices than their certificates say: `admit` has the last word before
+/// the welcome.
+///
+/// # Errors
+/// See [`greet_device`].
+pub async fn greet_device_if(
+    link: &Link,
+    epoch: u64,
+    roles: &[Role],
+    wait: Duration,
+    admit: impl FnOnce(&Link) -> Result<(), Refusal>,
+) -> Result<(Hello, Control<ToClient, ToAggregator>), GreetError> {
     let first = async {
         let (send, receive) = link.connection.accept_bi().await.map_err(|error| ControlError::Closed(error.into()))?;
         let mut control = Control::new(send, receive);
@@ -141,7 +156,8 @@ pub async fn greet_device(
         Err(_) => return Err(refuse(link, Refusal::NoHello, "no hello came in time".to_owned())),
     };
     let checked = match first {
-        Some(ToAggregator::Hello(hello)) => check(link, hello, roles),
+        Some(ToAggregator::Hello(hello)) => check(link, hello, roles)
+            .and_then(|hello| admit(link).map(|()| hello).map_err(|refusal| (refusal, refusal.text().to_owned()))),
         _ => Err((Refusal::NoHello, "the first frame was no hello".to_owned())),
     };
     let hello = match checked {

@@ -33,11 +33,13 @@
 
 pub mod backoff;
 pub mod blob;
+pub mod clock;
 pub mod control;
 pub mod credentials;
 pub mod endpoint;
 pub mod hello;
 mod identity;
+pub mod join;
 pub mod limits;
 pub mod link;
 pub mod measure;
@@ -48,10 +50,13 @@ mod verify;
 
 pub use backoff::Backoff;
 pub use blob::{BlobError, IncomingBlob, ReceiveError, TransferError, resume_offset};
+pub use clock::Clock;
 pub use control::{Control, ControlError, ControlReceiver, ControlSender};
 pub use credentials::{Credentials, CredentialsError, TlsFiles};
 pub use endpoint::{BindError, Endpoint, HandshakeFailure, Incoming};
-pub use hello::{GreetError, greet_aggregator, greet_device};
+pub use hello::{GreetError, greet_aggregator, greet_device, greet_device_if};
+pub use identity::Leaf;
+pub use join::{AskError, JoinLink};
 pub use link::{DialError, Link, Traffic};
 pub use reason::CloseReason;
 pub use transport::{Path, Transport};

@@ -29,6 +29,9 @@ pub const INCOMING_BYTES_TOTAL_MAX: u64 = 16 * 1024 * 1024;
 /// How long a dialer waits for the welcome after its hello.
 pub const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long a connection of a joining machine may take from its handshake to its answer: two round trips and an fsync.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// How long the rest of a control frame may take after its first byte, and how long a control frame may wait for the
 /// peer to read. A frame is at most 61 KiB: slower than 2 KiB/s is no link to train over.
 pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);

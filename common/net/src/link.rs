@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
+use starling_wire::enrol::{CHANNEL_BYTES, CHANNEL_LABEL};
 use starling_wire::{Identity, Refusal};
 use tokio::sync::Mutex;
 
 use crate::blob::PendingBlob;
-use crate::identity;
+use crate::identity::{self, Leaf};
 use crate::reason::{CloseReason, DONE, code};
 
 /// A connection to a peer whose certificate has been checked. Clones share it.
@@ -23,6 +24,7 @@ pub struct Link {
 
 struct Shared {
     peer: Identity,
+    peer_leaf: Leaf,
     own: Identity,
     /// A blob whose header is still arriving: kept here so that [`Link::accept_blob`] can be cancelled.
     pending: Mutex<Option<PendingBlob>>,
@@ -80,20 +82,31 @@ pub struct Traffic {
 impl Link {
     /// `None`, and the connection closed, when the peer's certificate has no identity; the verifier has checked that.
     pub(crate) fn new(connection: quinn::Connection, own: &Identity) -> Option<Self> {
-        let peer = connection
-            .peer_identity()
-            .and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok())
-            .and_then(|chain| chain.first().and_then(identity::of));
-        let Some(peer) = peer else {
+        let chain = connection.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
+        let leaf = chain.as_ref().and_then(|chain| chain.first());
+        let Some((peer, peer_leaf)) = leaf.and_then(|leaf| Some((identity::of(leaf)?, identity::leaf(leaf)?))) else {
             connection.close(code(Refusal::NoIdentity), Refusal::NoIdentity.text().as_bytes());
             return None;
         };
-        Some(Self { connection, shared: Arc::new(Shared { peer, own: own.clone(), pending: Mutex::new(None) }) })
+        Some(Self {
+            connection,
+            shared: Arc::new(Shared { peer, peer_leaf, own: own.clone(), pending: Mutex::new(None) }),
+        })
     }
 
     /// Who the peer is, as its certificate says (invariant 9).
     pub fn peer(&self) -> &Identity {
         &self.shared.peer
+    }
+
+    /// What else the peer's certificate says.
+    pub fn peer_leaf(&self) -> &Leaf {
+        &self.shared.peer_leaf
+    }
+
+    /// What a signed request on this connection has to be bound to: the same on both sides, and never twice.
+    pub fn channel(&self) -> [u8; CHANNEL_BYTES] {
+        channel(&self.connection)
     }
 
     /// Who this side is, as its own certificate says.
@@ -150,6 +163,14 @@ impl Link {
     pub(crate) fn pending_blob(&self) -> &Mutex<Option<PendingBlob>> {
         &self.shared.pending
     }
+}
+
+/// Exported from the TLS session (RFC 8446, 7.5).
+pub(crate) fn channel(connection: &quinn::Connection) -> [u8; CHANNEL_BYTES] {
+    let mut channel = [0; CHANNEL_BYTES];
+    let exported = connection.export_keying_material(&mut channel, CHANNEL_LABEL, b"");
+    exported.expect("32 bytes can be exported from a session whose handshake is done");
+    channel
 }
 
 impl fmt::Debug for Link {

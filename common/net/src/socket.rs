@@ -1,7 +1,7 @@
 //! A UDP socket with room for bursts.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use crate::limits::SOCKET_BUFFER_BYTES;
@@ -18,6 +18,14 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
         }
     }
     Ok(socket)
+}
+
+/// Any free port of the family of `toward`.
+pub(crate) fn any_port(toward: SocketAddr) -> SocketAddr {
+    match toward {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    }
 }
 
 fn set(socket: &UdpSocket, option: libc::c_int, value: i32) -> io::Result<()> {

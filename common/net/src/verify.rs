@@ -3,42 +3,83 @@
 //!
 //! A certificate passes when webpki builds a chain to `ca.pem`, valid now and for this use, and when it carries a
 //! Starling identity. Each refusal leaves as the TLS alert that [`crate::reason`] reads back on the other side.
+//!
+//! One kind of handshake is different: a machine that offers [`JOIN_ALPN`] and nothing else is asked for no certificate, and
+//! is shown the root behind the listener's chain, so that it can compare it with its join string ([`crate::join`]).
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{self, CryptoProvider};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::sign::SingleCertAndKey;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, ServerConfig,
-    SignatureScheme, version::TLS13,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    ServerConfig, SignatureScheme, version::TLS13,
 };
-use starling_wire::{ALPN, Identity, Refusal, Role};
+use starling_wire::{ALPN, Digest, Identity, JOIN_ALPN, Refusal, Role};
 
+use crate::clock::Clock;
 use crate::credentials::Credentials;
 use crate::identity;
 
 /// The DNS name in every Starling certificate: addresses change, identities do not, so that the name is the same for all.
 pub(crate) const SERVER_NAME: &str = "starling";
 
-/// The common name in the certificate that a peer showed, whether it was accepted or not.
-pub(crate) type ShownName = Arc<Mutex<Option<String>>>;
+/// What one handshake of a listener leaves behind and is steered by.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    /// The common name in the certificate that the peer showed, whether it was accepted or not.
+    shown: Mutex<Option<String>>,
+    /// The peer came to join. Set when its first message is read, before it would be asked for a certificate.
+    joining: AtomicBool,
+}
+
+impl Gate {
+    /// The name that the peer claimed, if it showed a certificate.
+    pub(crate) fn shown(&self) -> Option<String> {
+        self.shown.lock().ok()?.clone()
+    }
+}
+
+/// By what a joining machine knows an aggregator.
+#[derive(Debug, Clone)]
+pub(crate) enum Trust {
+    /// The first half of SHA-256 of the root's SubjectPublicKeyInfo; the root comes with the chain.
+    Fingerprint([u8; 16]),
+    /// Trust anchors that it holds.
+    Anchors(Arc<RootCertStore>),
+}
 
 /// What a dialer uses: the peer must be an aggregator.
 pub(crate) fn client_config(credentials: &Credentials) -> Result<ClientConfig, Error> {
-    let chain = WebPkiServerVerifier::builder_with_provider(credentials.roots.clone(), credentials.provider.clone())
-        .build()
-        .map_err(|error| Error::General(error.to_string()))?;
-    let mut config = ClientConfig::builder_with_provider(credentials.provider.clone())
+    let trust = Trust::Anchors(credentials.roots.clone());
+    let verifier = AggregatorVerifier { trust, provider: credentials.provider.clone() };
+    let mut config = ClientConfig::builder_with_details(credentials.provider.clone(), credentials.clock.clone())
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AggregatorVerifier { chain }))
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from((*credentials.key).clone())));
     config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
+}
+
+/// What a machine without a certificate dials with.
+pub(crate) fn joiner_config(trust: Trust, clock: Arc<Clock>) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(crypto::ring::default_provider());
+    let verifier = AggregatorVerifier { trust, provider: provider.clone() };
+    let mut config = ClientConfig::builder_with_details(provider, clock)
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![JOIN_ALPN.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
 }
@@ -50,17 +91,20 @@ pub(crate) fn peer_chain(credentials: &Credentials) -> Result<Arc<dyn ClientCert
         .map_err(|error| Error::General(error.to_string()))
 }
 
-/// What a listener uses for one handshake; the name that the peer's certificate claims lands in `shown`.
+/// What a listener uses for one handshake.
 pub(crate) fn server_config(
     credentials: &Credentials,
     chain: Arc<dyn ClientCertVerifier>,
-    shown: ShownName,
+    gate: Arc<Gate>,
 ) -> Result<ServerConfig, Error> {
-    let mut config = ServerConfig::builder_with_provider(credentials.provider.clone())
+    let resolver =
+        Shown { member: credentials.key.clone(), joiner: credentials.key_with_root.clone(), gate: gate.clone() };
+    let mut config = ServerConfig::builder_with_details(credentials.provider.clone(), credentials.clock.clone())
         .with_protocol_versions(&[&TLS13])?
-        .with_client_cert_verifier(Arc::new(PeerVerifier { chain, shown }))
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from((*credentials.key).clone())));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+        .with_client_cert_verifier(Arc::new(PeerVerifier { chain, gate }))
+        .with_cert_resolver(Arc::new(resolver));
+    // The first that both speak is taken: who offers both is a member, and has to show a certificate.
+    config.alpn_protocols = vec![ALPN.to_vec(), JOIN_ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
@@ -79,8 +123,48 @@ fn chain_error(error: Error) -> Error {
     }
 }
 
+/// The chain that a listener shows.
+struct Shown {
+    member: Arc<CertifiedKey>,
+    joiner: Arc<CertifiedKey>,
+    gate: Arc<Gate>,
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shown")
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let offered: Vec<&[u8]> = hello.alpn().into_iter().flatten().collect();
+        let joining = offered.contains(&JOIN_ALPN) && !offered.contains(&ALPN);
+        self.gate.joining.store(joining, Ordering::SeqCst);
+        Some(if joining { self.joiner.clone() } else { self.member.clone() })
+    }
+}
+
 struct AggregatorVerifier {
-    chain: Arc<WebPkiServerVerifier>,
+    trust: Trust,
+    provider: Arc<CryptoProvider>,
+}
+
+impl AggregatorVerifier {
+    /// The anchors that count for this chain.
+    fn anchors(&self, chain: &[&CertificateDer<'_>]) -> Result<Arc<RootCertStore>, Error> {
+        let half = match &self.trust {
+            Trust::Anchors(roots) => return Ok(roots.clone()),
+            Trust::Fingerprint(half) => half,
+        };
+        let is_root = |certificate: &&&CertificateDer<'_>| {
+            identity::public_key_info(certificate).is_some_and(|info| Digest::of(&info).0[..16] == half[..])
+        };
+        let root = chain.iter().find(is_root).ok_or(CertificateError::UnknownIssuer)?;
+        let mut roots = RootCertStore::empty();
+        roots.add((**root).clone().into_owned())?;
+        Ok(Arc::new(roots))
+    }
 }
 
 impl fmt::Debug for AggregatorVerifier {
@@ -98,8 +182,10 @@ impl ServerCertVerifier for AggregatorVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = self
-            .chain
+        let chain: Vec<&CertificateDer<'_>> = std::iter::once(end_entity).chain(intermediates).collect();
+        let verified = WebPkiServerVerifier::builder_with_provider(self.anchors(&chain)?, self.provider.clone())
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
             .map_err(chain_error)?;
         match identified(end_entity)?.role {
@@ -114,7 +200,7 @@ impl ServerCertVerifier for AggregatorVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
+        crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -123,17 +209,17 @@ impl ServerCertVerifier for AggregatorVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
+        crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
 struct PeerVerifier {
     chain: Arc<dyn ClientCertVerifier>,
-    shown: ShownName,
+    gate: Arc<Gate>,
 }
 
 impl fmt::Debug for PeerVerifier {
@@ -143,6 +229,10 @@ impl fmt::Debug for PeerVerifier {
 }
 
 impl ClientCertVerifier for PeerVerifier {
+    fn offer_client_auth(&self) -> bool {
+        !self.gate.joining.load(Ordering::SeqCst)
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.chain.root_hint_subjects()
     }
@@ -153,7 +243,7 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        if let Ok(mut shown) = self.shown.lock() {
+        if let Ok(mut shown) = self.gate.shown.lock() {
             *shown = identity::claimed_name(end_entity);
         }
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now).map_err(chain_error)?;

@@ -66,6 +66,14 @@ impl Cohort {
         }
     }
 
+    /// Takes a member out for good, whatever it has done. Returns whether its contribution was in.
+    pub fn expel(&mut self, device: DeviceId) -> bool {
+        match self.members.get_mut(&device) {
+            Some(member) => std::mem::replace(member, Member::Out) == Member::Reported,
+            None => false,
+        }
+    }
+
     /// The members whose contribution is in.
     pub fn reported(&self) -> impl Iterator<Item = DeviceId> {
         self.members.iter().filter(|(_, state)| **state == Member::Reported).map(|(device, _)| *device)

@@ -118,6 +118,17 @@ pub enum Action {
     Finished(Finish),
 }
 
+/// What an expulsion means for the round under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expelled {
+    /// Nothing of the device is in the aggregate, or the round has begun to commit.
+    Nothing,
+    /// Its contribution is in, and has to be taken out before anything else is done.
+    TakeOut,
+    /// Its contribution is in and could not be taken out: the attempt is given up.
+    Abandoned,
+}
+
 /// Why a run is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
@@ -281,6 +292,34 @@ impl RunMachine {
         self.advance(now_ms);
     }
 
+    /// `device` takes no part any more, by the operator's word: it is not waited for, and what it contributed to a round that
+    /// has not begun to commit counts no longer. `separable` says whether the driver can take its contribution out of the
+    /// aggregate; where it cannot, the attempt is given up whole and the others send theirs again for the next one, so
+    /// that two sets of contributors are never committed from one attempt.
+    ///
+    /// On [`Expelled::TakeOut`] the driver takes the contribution out before it does what [`RunMachine::poll_action`] says.
+    pub fn handle_expelled(&mut self, now_ms: u64, device: DeviceId, separable: bool) -> Expelled {
+        self.available.remove(&device);
+        let was_in = match &mut self.phase {
+            Phase::Training(cohort, _) => cohort.expel(device),
+            Phase::Evaluating(cohort, _) => {
+                cohort.set(device, Member::Out);
+                false
+            }
+            _ => false,
+        };
+        let outcome = match (was_in, separable) {
+            (false, _) => Expelled::Nothing,
+            (true, true) => Expelled::TakeOut,
+            (true, false) => {
+                self.try_again(now_ms);
+                Expelled::Abandoned
+            }
+        };
+        self.advance(now_ms);
+        outcome
+    }
+
     /// The update of `device` has been staged and admitted. The driver folds it if and only if this returns `Ok`.
     ///
     /// # Errors
@@ -407,18 +446,13 @@ impl RunMachine {
                     self.begin(now_ms, failures);
                 }
             }
-            Phase::Training(cohort, failures) => {
+            Phase::Training(cohort, _) => {
                 let reported = cohort.reported().count();
                 let settled = cohort.settles_at_ms(now_ms, GRACE_MS) <= now_ms;
-                let failures = *failures;
                 if reported >= cohort.goal || settled && reported >= cohort.quorum {
                     self.commit();
                 } else if settled {
-                    self.abandon(now_ms, Refusal::StaleAttempt);
-                    let pause_ms = RETRY_MS.saturating_mul(1 << failures.min(16)).min(RETRY_MS_MAX);
-                    let not_before_ms = now_ms.saturating_add(pause_ms);
-                    self.attempt = self.attempt.saturating_add(1);
-                    self.phase = Phase::Waiting { not_before_ms, failures: failures.saturating_add(1) };
+                    self.try_again(now_ms);
                 }
             }
             Phase::Evaluating(cohort, answers) => {
@@ -462,6 +496,16 @@ impl RunMachine {
         let contributors = cohort.reported().collect();
         self.actions.push_back(Action::Commit { address, contributors, cohort: cohort.asked() });
         self.phase = Phase::Committing(cohort);
+    }
+
+    /// Gives the attempt up and plans the next one.
+    fn try_again(&mut self, now_ms: u64) {
+        let Phase::Training(_, failures) = self.phase else { return };
+        self.abandon(now_ms, Refusal::StaleAttempt);
+        let pause_ms = RETRY_MS.saturating_mul(1 << failures.min(16)).min(RETRY_MS_MAX);
+        let not_before_ms = now_ms.saturating_add(pause_ms);
+        self.attempt = self.attempt.saturating_add(1);
+        self.phase = Phase::Waiting { not_before_ms, failures: failures.saturating_add(1) };
     }
 
     fn abandon(&mut self, _now_ms: u64, reason: Refusal) {

@@ -6,16 +6,20 @@
 //! `docs/PROTOCOL.md` draws the bytes.
 
 pub mod blob;
+pub mod enrol;
 pub mod frame;
 pub mod ids;
+pub mod join_string;
 pub mod limits;
 pub mod message;
 pub mod refusal;
 pub mod release;
 
 pub use blob::{BLOB_HEADER_BYTES, BlobHeader, BlobKind, CodecId, HeaderError};
+pub use enrol::{Credential, FromAuthority, JoinRequest, LateRenewal, PublicKey, RenewRequest, ToAuthority};
 pub use frame::{FrameError, decode, encode};
 pub use ids::{Address, DeviceId, Digest, Identity, ParseIdError, Role, RunId, TaskId};
+pub use join_string::{JoinString, JoinStringError, Token};
 pub use message::{
     Available, Decline, Evaluation, Fetch, Hello, ModelRef, Receipt, RoundKind, RoundStart, RunPlan, ToAggregator,
     ToClient, UpdateReport, Verdict, WantReceipt, Welcome,
@@ -28,3 +32,7 @@ pub const PROTOCOL_VERSION: u16 = 1;
 
 /// The ALPN identifier of the protocol's first major version.
 pub const ALPN: &[u8] = b"starling/1";
+
+/// The ALPN identifier of the exchange by which a machine without a certificate gets one. A connection of this kind can
+/// do nothing else.
+pub const JOIN_ALPN: &[u8] = b"starling-join/1";

@@ -35,6 +35,10 @@ pub const PREAMBLE_BYTES_MAX: usize = 512;
 /// cohort of 2¹⁶ such devices leaves the fold 22 bits of fixed point for |x| ≤ 1.
 pub const WEIGHT_MAX: u32 = 1 << 24;
 
+/// Bytes of a certificate chain or of a set of trust anchors in PEM: a leaf and its issuer take 1.5 KiB, two roots as much.
+pub const CHAIN_BYTES_MAX: usize = 16 * 1024;
+
+const _: () = assert!(2 * CHAIN_BYTES_MAX + 1024 < FRAME_BYTES_MAX, "a credential fits in a frame");
 const _: () = assert!(FRAME_BYTES_MAX < u16::MAX as usize, "a frame's length fits in 16 bits");
 const _: () = assert!(RELEASE_BYTES_MAX <= BLOB_BYTES_MAX, "a release travels as a blob");
 const _: () = assert!(BLOB_BYTES_MAX < 1 << 40, "an encoded length survives a float of 53 bits");

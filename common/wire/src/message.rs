@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::blob::CodecId;
+use crate::enrol::{Credential, RenewRequest};
 use crate::ids::{Address, DeviceId, Digest, RunId, TaskId};
 use crate::refusal::Refusal;
 use crate::release::{ReleaseOffer, ReleaseReport};
@@ -30,6 +31,8 @@ pub enum ToAggregator {
     Release(ReleaseReport),
     /// The device asks for proof that its update is in the aggregator's audit log.
     WantReceipt(WantReceipt),
+    /// The device asks for the next certificate, for a new key.
+    Renew(RenewRequest),
 }
 
 /// From an aggregator to a device.
@@ -58,6 +61,10 @@ pub enum ToClient {
     Receipt(Receipt),
     /// There is no receipt to give for this run and round.
     ReceiptRefused(RunId, u32, Refusal),
+    /// The next certificate.
+    Renewed(Credential),
+    /// There is no next certificate, now or ever.
+    RenewRefused(Refusal),
 }
 
 /// How a connection starts.

@@ -14,7 +14,7 @@ macro_rules! refusals {
         pub enum Refusal { $($(#[$doc])* $name = $code),* }
 
         impl Refusal {
-            /// Every reason there is, in the order of their codes.
+            /// Every reason there is, in the order of their positions.
             pub const ALL: &[Refusal] = &[$(Refusal::$name),*];
 
             /// What is wrong and what to do, in words.
@@ -95,6 +95,33 @@ refusals! {
     StagingFull = 48, "the aggregator can stage no further update now; send it again later";
     /// Our own fault.
     Internal = 99, "the peer failed in a way that is its own fault; its log says more";
+    // Enrolment and standing: positions follow those above, because a position is never given a second meaning.
+    /// The operator has thrown the device out.
+    Revoked = 50, "the operator has revoked this device; it has to be enrolled anew";
+    /// The operator has suspended the device.
+    Suspended = 51, "the operator has suspended this device; it may come back when it is resumed";
+    /// Two holders of one identity were seen.
+    ClonedKey = 52, "this device's key is in use in two places, or has been replaced by a newer one; the operator has to look";
+    /// No issuing key is configured.
+    EnrolmentOff = 53, "this aggregator issues no certificates; ask its operator for one";
+    /// No such token.
+    TokenUnknown = 54, "the join string's token is not known here; ask the operator for a new join string";
+    /// The token is bound to another key.
+    TokenUsed = 55, "the join string has been used by another device; tell the operator, and ask for a new one";
+    /// The token is too old.
+    TokenExpired = 56, "the join string has expired; ask the operator for a new one";
+    /// Too many failures from one address, or from everywhere.
+    TooManyAttempts = 57, "too many requests that failed; wait a minute";
+    /// The operator has not decided yet.
+    PendingApproval = 58, "the operator has not approved this device yet";
+    /// The operator has said no.
+    Rejected = 59, "the operator has rejected this device";
+    /// A signature that does not show what it should.
+    BadProof = 60, "the request is not signed by the keys that it names";
+    /// The certificate expired longer ago than the operator's grace.
+    GraceOver = 61, "the certificate expired longer ago than this aggregator renews it for; enrol anew";
+    /// Nobody of that identity is enrolled.
+    UnknownDevice = 62, "no device of that identity is enrolled here; enrol anew";
 }
 
 impl Refusal {
@@ -118,6 +145,15 @@ impl Refusal {
                 | Refusal::WrongRole
                 | Refusal::NameMismatch
                 | Refusal::NoIdentity
+                | Refusal::Revoked
+                | Refusal::ClonedKey
+                | Refusal::EnrolmentOff
+                | Refusal::TokenUnknown
+                | Refusal::TokenUsed
+                | Refusal::TokenExpired
+                | Refusal::Rejected
+                | Refusal::GraceOver
+                | Refusal::UnknownDevice
         )
     }
 }

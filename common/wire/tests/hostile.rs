@@ -2,9 +2,9 @@
 //! takes no more memory than a frame may have (invariant 8).
 
 use starling_wire::{
-    Address, Available, BLOB_HEADER_BYTES, BlobHeader, BlobKind, CodecId, Decline, DeviceId, Digest, Evaluation, Fetch,
-    Hello, ModelRef, Receipt, Refusal, ReleaseOffer, RoundKind, RoundStart, RunId, RunPlan, TaskId, ToAggregator,
-    ToClient, Verdict, WantReceipt, Welcome, decode, encode,
+    Address, Available, BLOB_HEADER_BYTES, BlobHeader, BlobKind, CodecId, Credential, Decline, DeviceId, Digest,
+    Evaluation, Fetch, Hello, ModelRef, PublicKey, Receipt, Refusal, ReleaseOffer, RenewRequest, RoundKind, RoundStart,
+    RunId, RunPlan, TaskId, ToAggregator, ToClient, Verdict, WantReceipt, Welcome, decode, encode,
 };
 
 const ROUNDS: usize = 500_000;
@@ -52,6 +52,12 @@ fn to_aggregator() -> Vec<ToAggregator> {
         ToAggregator::Evaluation(Evaluation { address: address(), examples: 90, correct: 80, loss_sum: 31.5 }),
         ToAggregator::WantReceipt(WantReceipt { run: RunId(3), round: 12, held: 77 }),
         ToAggregator::Bye,
+        ToAggregator::Renew(RenewRequest {
+            old_key: PublicKey([1; 32]),
+            new_key: PublicKey([2; 32]),
+            old_proof: vec![3; 64],
+            new_proof: vec![4; 64],
+        }),
     ]
 }
 
@@ -91,6 +97,12 @@ fn to_client() -> Vec<ToClient> {
         ToClient::FetchRefused(Digest([1; 32]), Refusal::UnknownBlob),
         ToClient::Release(offer),
         ToClient::Receipt(receipt),
+        ToClient::Renewed(Credential {
+            certificate_pem: "-----BEGIN CERTIFICATE-----\n".into(),
+            ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
+            now_unix_s: 1_764_157_529,
+        }),
+        ToClient::RenewRefused(Refusal::ClonedKey),
     ]
 }
 

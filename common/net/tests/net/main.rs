@@ -1,7 +1,9 @@
 //! Two endpoints on loopback, with certificates from a CA in memory.
 
+mod clock;
 mod hello;
 mod hostile;
+mod join;
 mod transfer;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -252,3 +252,50 @@ impl World {
         Ok(())
     }
 }
+
+/// Three devices at work; the first has reported.
+fn one_of_three_has_reported() -> (RunMachine, Address) {
+    let mut run = machine(|federation| {
+        federation.devices_min = 3;
+        federation.quorum = 0.5;
+    });
+    (0..3).for_each(|index| run.handle_available(0, device(index)));
+    assert_eq!(started(&actions(&mut run)).len(), 3);
+    let address = run.address();
+    run.handle_update(1, device(0), &address).expect("admitted");
+    (run, address)
+}
+
+#[test]
+fn an_expelled_devices_contribution_is_taken_out_and_the_round_commits_without_it() {
+    let (mut run, address) = one_of_three_has_reported();
+    assert_eq!(run.handle_expelled(2, device(0), true), Expelled::TakeOut);
+    assert_eq!(run.admit_update(device(0), &address), Err(Refusal::RoundClosed), "it does not come back in");
+    for index in [1, 2] {
+        run.handle_update(3, device(index), &address).expect("admitted");
+    }
+    assert_eq!(committed(&actions(&mut run)), Some(BTreeSet::from([device(1), device(2)])));
+    assert_eq!(run.handle_expelled(4, device(1), true), Expelled::Nothing, "a commit that has begun is completed");
+}
+
+#[test]
+fn an_expelled_device_is_not_waited_for() {
+    let (mut run, address) = one_of_three_has_reported();
+    assert_eq!(run.handle_expelled(2, device(1), true), Expelled::Nothing);
+    run.handle_update(3, device(2), &address).expect("admitted");
+    assert_eq!(committed(&actions(&mut run)), Some(BTreeSet::from([device(0), device(2)])));
+}
+
+#[test]
+fn where_a_contribution_cannot_be_taken_out_the_attempt_is_given_up_whole() {
+    let (mut run, address) = one_of_three_has_reported();
+    assert_eq!(run.handle_expelled(2, device(0), false), Expelled::Abandoned);
+    let said = actions(&mut run);
+    assert!(said.contains(&Action::Abandon { address }) && committed(&said).is_none(), "{said:?}");
+    assert_eq!(run.admit_update(device(1), &address), Err(Refusal::StaleAttempt));
+    run.handle_available(3, device(3));
+    let again = run.poll_timeout_ms(3).expect("a next attempt");
+    run.handle_timeout(again);
+    assert_eq!(started(&actions(&mut run)), BTreeSet::from([device(1), device(2), device(3)]));
+    assert_eq!((run.address().round, run.address().attempt), (address.round, address.attempt + 1));
+}

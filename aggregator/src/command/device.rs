@@ -1,0 +1,184 @@
+//! `device …`: who belongs to the fleet.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Subcommand;
+use serde_json::{Value, json};
+use starling_daemon::Exit;
+
+use super::{Ask, print};
+use crate::config::AggregatorConfig;
+
+/// Verbs about devices, sent to the running daemon.
+#[derive(Debug, Subcommand)]
+pub enum DeviceVerb {
+    /// Print a join string: type it into `starling-client join` on the device
+    Invite {
+        /// The device's name; its own wish when not given
+        #[arg(long)]
+        name: Option<String>,
+        /// Its tags, separated by commas
+        #[arg(long, value_delimiter = ',')]
+        tags: Vec<String>,
+        /// How long the string is good: 90s, 15m, 12h or 7d
+        #[arg(long, default_value = "15m", value_parser = seconds)]
+        expires: u64,
+        /// Without a token: one string for all devices, each of which waits for `device approve`
+        #[arg(long)]
+        open: bool,
+        /// Which daemon
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// List the devices: id, state, certificate's end, when last seen, name, tags
+    List {
+        /// Only those that wait for approval
+        #[arg(long)]
+        pending: bool,
+        /// Which daemon
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Let a waiting device in
+    Approve(Which),
+    /// Turn a waiting device away
+    Reject(Which),
+    /// Throw a device out for good: its connection ends, and its update leaves every round that has not begun to commit
+    Revoke(Which),
+    /// Throw a device out until `device resume`
+    Suspend(Which),
+    /// Let a suspended device, or one whose key was seen twice, in again
+    Resume {
+        /// Which
+        #[command(flatten)]
+        which: Which,
+        /// With whatever key it comes: after a certificate was issued by hand
+        #[arg(long)]
+        any_key: bool,
+    },
+    /// Write the revocation list for other tools
+    Crl {
+        /// The file
+        #[arg(long)]
+        out: PathBuf,
+        /// Which daemon
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+/// One device of one daemon.
+#[derive(Debug, clap::Args)]
+pub struct Which {
+    /// The device's id, the beginning of it, or its name
+    device: String,
+    /// Which daemon
+    #[command(flatten)]
+    ask: Ask,
+}
+
+/// A span of time with its unit, in seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let wrong = || format!("expected a span such as 90s, 15m, 12h or 7d, not {text:?}");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let factor = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| wrong())?;
+    count.checked_mul(factor).ok_or_else(wrong)
+}
+
+pub(super) fn execute(verb: DeviceVerb) -> anyhow::Result<Exit> {
+    match verb {
+        DeviceVerb::Invite { name, tags, expires, open, ask } => {
+            let request =
+                json!({ "verb": "device-invite", "name": name, "tags": tags, "expires_s": expires, "open": open });
+            // The string alone on stdout: it is data, and it is a secret.
+            print(&ask, &request, |answer| println!("{}", answer["join"].as_str().unwrap_or("?")))
+        }
+        DeviceVerb::List { pending, ask } => print(&ask, &json!({ "verb": "device-list", "pending": pending }), list),
+        DeviceVerb::Approve(which) => decide("device-approve", &which, false),
+        DeviceVerb::Reject(which) => decide("device-reject", &which, false),
+        DeviceVerb::Revoke(which) => decide("device-revoke", &which, false),
+        DeviceVerb::Suspend(which) => decide("device-suspend", &which, false),
+        DeviceVerb::Resume { which, any_key } => decide("device-resume", &which, any_key),
+        DeviceVerb::Crl { out, ask } => {
+            let config = AggregatorConfig::load(&ask.config)?;
+            let answer = crate::admin::ask(&config.admin_socket(), &json!({ "verb": "device-crl" }))?;
+            let list = answer["crl_pem"].as_str().context("the aggregator sent no list")?;
+            std::fs::write(&out, list).with_context(|| format!("cannot write {}", out.display()))?;
+            if ask.json {
+                println!("{}", json!({ "out": out }));
+            } else {
+                eprintln!("written to {}", out.display());
+            }
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+fn decide(verb: &str, which: &Which, any_key: bool) -> anyhow::Result<Exit> {
+    let mut request = json!({ "verb": verb, "device": which.device });
+    if any_key {
+        request["any_key"] = json!(true);
+    }
+    print(&which.ask, &request, |answer| {
+        let word = |key: &str| answer[key].as_str().unwrap_or("?").to_owned();
+        println!("{} {} is {}", word("device"), word("name"), word("state"));
+    })
+}
+
+fn list(answer: &Value) {
+    println!("{:<32}  {:<9}  {:<15}  {:<12}  {:<20}  tags", "device", "state", "certificate", "seen", "name");
+    let now_s = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+    for device in answer.as_array().into_iter().flatten() {
+        let word = |key: &str| device[key].as_str().unwrap_or("?");
+        let at = |key: &str| device[key].as_i64().unwrap_or(0);
+        let tags: Vec<&str> = device["tags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let certificate = match at("certificate_expires_unix_s") {
+            0 => "none".to_owned(),
+            end if end < now_s => format!("expired {}", span(now_s - end)),
+            end => format!("{} left", span(end - now_s)),
+        };
+        let seen = match (device["connected"] == true, at("last_seen_unix_s")) {
+            (true, _) => "now".to_owned(),
+            (false, 0) => "never".to_owned(),
+            (false, last) => format!("{} ago", span(now_s - last)),
+        };
+        let (id, state, name) = (word("device"), word("state"), word("name"));
+        println!("{id:<32}  {state:<9}  {certificate:<15}  {seen:<12}  {name:<20}  {}", tags.join(","));
+        if state == "pending" {
+            println!("  its key: {} (compare with what the device shows)", word("key_fingerprint"));
+        }
+    }
+}
+
+/// Seconds in the largest unit that fits.
+fn span(seconds: i64) -> String {
+    match seconds {
+        ..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_with_their_unit() {
+        assert_eq!((seconds("90s"), seconds("15m"), seconds("7d")), (Ok(90), Ok(900), Ok(604_800)));
+        for wrong in ["", "15", "m", "1y", "-1s", "1µ"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The thread that owns the registry: it signs, it waits for the disk, and it answers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use starling_audit::Who;
+use starling_net::{Clock, Endpoint, Leaf, TlsFiles};
+use starling_store::{Batch, Store};
+use starling_wire::{Credential, DeviceId, FromAuthority, Identity, JoinRequest, PublicKey, Refusal, RenewRequest};
+use tokio::sync::{mpsc, oneshot};
+
+use super::acts::{self, Act};
+use super::devices::{DeviceRecord, DeviceState};
+use super::own::Own;
+use super::registry::{Issuer, Registry};
+use super::standings::Standings;
+use crate::config::EnrolmentSection;
+use crate::event::AdminReply;
+use crate::worker::{Job, chain};
+
+/// Tasks that may wait. Who finds the queue full is told to come again.
+const TASKS_MAX: usize = 1024;
+
+/// When what was only noted is written, and the own certificate looked at.
+const FLUSH_EVERY: Duration = Duration::from_secs(60);
+
+const CLOCK_TABLE: &str = "clock";
+const FLOOR_KEY: &str = "floor";
+
+/// What the operator wants of enrolment.
+#[derive(Debug)]
+pub(crate) enum Verb {
+    Invite { name: Option<String>, tags: Vec<String>, expires_s: Option<u64>, open: bool },
+    List { pending: bool, connected: Vec<DeviceId> },
+    Decide { device: DeviceId, state: DeviceState, any_key: bool, word: &'static str },
+    Crl,
+}
+
+impl Verb {
+    /// Its word in the audit log.
+    fn word(&self) -> &'static str {
+        match self {
+            Verb::Invite { .. } => "device-invite",
+            Verb::List { .. } => "device-list",
+            Verb::Decide { word, .. } => word,
+            Verb::Crl => "device-crl",
+        }
+    }
+}
+
+type Reply<T> = oneshot::Sender<T>;
+
+enum Task {
+    Join {
+        from: SocketAddr,
+        request: Box<JoinRequest>,
+        proven: bool,
+        reply: Reply<FromAuthority>,
+    },
+    Renew {
+        device: DeviceId,
+        name: String,
+        from: SocketAddr,
+        shown: Option<PublicKey>,
+        request: Box<RenewRequest>,
+        proven: bool,
+        reply: Reply<Result<Credential, Refusal>>,
+    },
+    Seen {
+        identity: Identity,
+        leaf: Leaf,
+    },
+    Find(String, Reply<Result<DeviceId, String>>),
+    Verb(Verb, Who, AdminReply),
+    /// The daemon stops.
+    End,
+}
+
+/// The way to the registrar.
+#[derive(Debug, Clone)]
+pub(crate) struct Registrar {
+    tasks: SyncSender<Task>,
+    pub(crate) standings: Arc<Standings>,
+    pub(crate) clock: Arc<Clock>,
+}
+
+/// The clock with the floor that an earlier life of this daemon has written down.
+pub(crate) fn clock(store: &Store) -> anyhow::Result<Arc<Clock>> {
+    let clock = Clock::system(store.get::<u64>(CLOCK_TABLE, FLOOR_KEY)?.unwrap_or(0));
+    if let Some(behind_s) = clock.behind_s() {
+        tracing::error!(
+            behind_s,
+            floor_unix_s = clock.floor_unix_s(),
+            "this machine's clock runs behind what this aggregator has seen: set it; certificates are judged and issued by the later time"
+        );
+    }
+    Ok(clock)
+}
+
+impl Registrar {
+    /// Starts the thread. It ends, with everything written, at [`Registrar::end`].
+    pub(crate) fn start(
+        store: Arc<Store>,
+        section: Option<&EnrolmentSection>,
+        endpoint: Endpoint,
+        files: TlsFiles,
+        journal: mpsc::UnboundedSender<Job>,
+    ) -> anyhow::Result<(Self, std::thread::JoinHandle<()>)> {
+        let clock = endpoint.credentials().clock().clone();
+        let standings = Arc::new(Standings::default());
+        let issuer = section.map(Issuer::open).transpose()?;
+        if let Some(issuer) = &issuer {
+            anyhow::ensure!(
+                issuer.authority.ca_pem().trim() == endpoint.credentials().ca_pem().trim()
+                    || endpoint.credentials().ca_pem().contains(issuer.authority.ca_pem().trim()),
+                "[enrolment] authority {} is not the CA that [tls] ca trusts: devices that join could not connect",
+                issuer.section.authority.display()
+            );
+        }
+        let registry = Registry::load(Arc::clone(&store), Arc::clone(&standings), issuer)?;
+        let (tasks, queue) = sync_channel(TASKS_MAX);
+        let address = endpoint.local_addr()?;
+        let thread_clock = clock.clone();
+        let own = Own { files, endpoint };
+        let mut state = State { store, registry, own, address, clock: thread_clock, journal };
+        let thread = std::thread::Builder::new().name("registrar".into()).spawn(move || state.work(&queue))?;
+        Ok((Self { tasks, standings, clock }, thread))
+    }
+
+    /// A machine's request to join; `proven` says that it has the key.
+    pub(crate) async fn join(&self, from: SocketAddr, request: JoinRequest, proven: bool) -> FromAuthority {
+        let (reply, answer) = oneshot::channel();
+        match self.tasks.try_send(Task::Join { from, request: Box::new(request), proven, reply }) {
+            Ok(()) => answer.await.unwrap_or(FromAuthority::Refused(Refusal::ShuttingDown)),
+            Err(_) => FromAuthority::Refused(Refusal::Busy),
+        }
+    }
+
+    /// A device's request for its next certificate; `shown` is the key that its connection has proven.
+    pub(crate) async fn renew(
+        &self,
+        (device, name): (DeviceId, &str),
+        from: SocketAddr,
+        shown: Option<PublicKey>,
+        request: RenewRequest,
+        proven: bool,
+    ) -> Result<Credential, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let (name, request) = (name.to_owned(), Box::new(request));
+        match self.tasks.try_send(Task::Renew { device, name, from, shown, request, proven, reply }) {
+            Ok(()) => answer.await.unwrap_or(Err(Refusal::ShuttingDown)),
+            Err(_) => Err(Refusal::Busy),
+        }
+    }
+
+    /// A device was welcomed. Lost when the queue is full: the next welcome says the same.
+    pub(crate) fn seen(&self, identity: Identity, leaf: Leaf) {
+        let _ = self.tasks.try_send(Task::Seen { identity, leaf });
+    }
+
+    /// The device that an operator means.
+    pub(crate) async fn find(&self, text: String) -> Result<DeviceId, String> {
+        let (reply, answer) = oneshot::channel();
+        self.tasks.try_send(Task::Find(text, reply)).map_err(|_| "the registrar is busy; try again".to_owned())?;
+        answer.await.unwrap_or_else(|_| Err("the aggregator is shutting down".into()))
+    }
+
+    /// Has a verb done for `who`; `reply` hears of it when it and its record are durable.
+    pub(crate) fn verb(&self, verb: Verb, who: Who, reply: AdminReply) {
+        if let Err(error) = self.tasks.try_send(Task::Verb(verb, who, reply))
+            && let std::sync::mpsc::TrySendError::Full(Task::Verb(.., reply)) = error
+        {
+            let _ = reply.send(Err("the registrar is busy; try again".into()));
+        }
+    }
+
+    /// Ends the thread after what is queued.
+    pub(crate) fn end(&self) {
+        let _ = self.tasks.send(Task::End);
+    }
+}
+
+struct State {
+    store: Arc<Store>,
+    registry: Registry,
+    own: Own,
+    address: SocketAddr,
+    clock: Arc<Clock>,
+    /// To the audit log.
+    journal: mpsc::UnboundedSender<Job>,
+}
+
+impl State {
+    fn work(&mut self, queue: &Receiver<Task>) {
+        let mut look_at = Instant::now();
+        loop {
+            if look_at <= Instant::now() {
+                look_at = Instant::now() + self.look();
+            }
+            match queue.recv_timeout(look_at.saturating_duration_since(Instant::now())) {
+                Ok(Task::End) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(task) => self.task(task),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+        self.look();
+    }
+
+    /// What is done from time to time; returns how long to wait for the next time.
+    fn look(&mut self) -> Duration {
+        self.registry.flush();
+        let now_s = self.clock.now_unix_s();
+        self.clock.raise_floor(now_s);
+        let mut batch = Batch::new();
+        if let Err(error) = batch.put(CLOCK_TABLE, FLOOR_KEY, &now_s).and_then(|()| self.store.commit(batch)) {
+            tracing::error!(error = chain(&error), "the time could not be written down");
+        }
+        let Some(issuer) = &mut self.registry.issuer else { return FLUSH_EVERY };
+        match self.own.renew(issuer, now_s) {
+            Ok((wait_s, act)) => {
+                self.record(act, None);
+                FLUSH_EVERY.min(Duration::from_secs(wait_s.max(1)))
+            }
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "the aggregator's own certificate could not be renewed");
+                FLUSH_EVERY
+            }
+        }
+    }
+
+    fn task(&mut self, task: Task) {
+        let now_s = self.clock.now_unix_s();
+        // Whoever asked may be gone: then nobody needs the answer.
+        match task {
+            Task::Join { from, request, proven, reply } => {
+                let _ = reply.send(self.registry.join(now_s, from, &request, proven));
+            }
+            Task::Renew { device, name, from, shown, request, proven, reply } => {
+                let _ = reply.send(self.registry.renew(now_s, (device, &name), from, shown, &request, proven));
+            }
+            Task::Seen { identity, leaf } => self.registry.seen(now_s, &identity, &leaf),
+            Task::Find(text, reply) => {
+                let _ = reply.send(self.registry.find(&text));
+            }
+            Task::Verb(verb, who, reply) => self.verb(now_s, verb, who, reply),
+            Task::End => {}
+        }
+        for act in std::mem::take(&mut self.registry.acts) {
+            self.record(Some(act), None);
+        }
+    }
+
+    /// Hands a record to the audit log, which answers who waits for it.
+    fn record(&self, act: Option<Act>, waiting: Option<(Value, AdminReply)>) {
+        if let Some(Act { entry, field }) = act {
+            let _ = self.journal.send(Job::Audit(Box::new(entry), field, waiting));
+        } else if let Some((answer, reply)) = waiting {
+            let _ = reply.send(Ok(answer.into()));
+        }
+    }
+
+    fn verb(&mut self, now_s: u64, verb: Verb, who: Who, reply: AdminReply) {
+        let word = verb.word();
+        let before = match &verb {
+            Verb::Decide { device, .. } => self.registry.state_of(*device),
+            _ => None,
+        };
+        let act = match &verb {
+            Verb::Invite { name, .. } => Some(acts::invitation(who, name.clone().unwrap_or_default())),
+            Verb::Decide { device, state, .. } => Some(acts::decision(who, *device, before, *state)),
+            Verb::List { .. } | Verb::Crl => None,
+        };
+        match self.do_verb(now_s, verb) {
+            Ok(answer) => self.record(act, Some((answer, reply))),
+            Err(error) => {
+                self.record(Some(acts::could_not(who, word)), None);
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    fn do_verb(&mut self, now_s: u64, verb: Verb) -> Result<Value, String> {
+        match verb {
+            Verb::Invite { open: true, .. } => {
+                Ok(json!({ "join": self.registry.open_invitation(self.address)?.to_string() }))
+            }
+            Verb::Invite { name, tags, expires_s, open: false } => {
+                let (join, expires_unix_s) = self.registry.invite(now_s, name, tags, expires_s, self.address)?;
+                Ok(
+                    json!({ "join": join.to_string(), "expires_unix_s": expires_unix_s, "ca_fingerprint": join.ca_fingerprint_hex() }),
+                )
+            }
+            Verb::List { pending, connected } => {
+                let wanted = |record: &&DeviceRecord| !pending || record.state == DeviceState::Pending;
+                let line = |record: &DeviceRecord| line(record, connected.contains(&record.id), now_s);
+                Ok(self.registry.records().filter(wanted).map(line).collect())
+            }
+            Verb::Decide { device, state, any_key, .. } => {
+                let record = self.registry.decide(now_s, device, state, any_key)?;
+                Ok(json!({ "device": record.id.to_string(), "name": record.name, "state": record.state.word() }))
+            }
+            Verb::Crl => Ok(json!({ "crl_pem": self.registry.revocation_list(now_s)? })),
+        }
+    }
+}
+
+/// A line of `device list`.
+fn line(record: &DeviceRecord, connected: bool, now_s: u64) -> Value {
+    json!({
+        "device": record.id.to_string(),
+        "name": record.name,
+        "tags": record.tags,
+        "state": record.state.word(),
+        "state_since_unix_s": record.since_unix_s,
+        "certificate_expires_unix_s": record.expires_unix_s,
+        "last_seen_unix_s": if connected { now_s } else { record.last_seen_unix_s },
+        "connected": connected,
+        "key_fingerprint": record.confirmed.map(|key| key.fingerprint().to_string()),
+    })
+}

@@ -1,0 +1,6 @@
+//! Enrolment with real processes and sockets: joining, renewing, being thrown out. Every wait is for a state.
+
+mod join;
+mod renew;
+mod revoke;
+mod scene;
