@@ -15,10 +15,13 @@ pub(crate) const HONEST: u32 = 2;
 /// left is for the allocator's caches. An attack that is not bounded costs GBs. Measured: 0.1 to 1.7 MiB.
 const MEMORY_BYTES_MAX: u64 = 8 << 20;
 
-/// What each of the honest rounds that go on meanwhile adds. Measured in a long test: 15 to 18 KiB a round, over 774 to 1,238 rounds.
-/// It ends: buffers that are allocated at the start are touched page by page (13 MB of quinn's endpoint, 21 MB of sled's histograms);
-/// what a round leaves on the heap is about 1 KiB.
+/// What each of the honest rounds that go on meanwhile adds while a young process settles: measured 15 to 18 KiB, over 774 to 1,374
+/// rounds.
 const ROUND_BYTES_MAX: u64 = 24 << 10;
+
+/// What all of them add at most. A daemon under two devices had 27 MB after 1,900 rounds, 33 after 6,300 and 35 after 13,900: growth
+/// slows to about 0.4 KiB a round and does not end. The tests here are over long before that shows.
+const ROUNDS_BYTES_MAX: u64 = 24 << 20;
 
 /// How long a round of a tenth of a second may take while the machine is attacked and runs other tests.
 const ROUND_S_MAX: f64 = 15.0;
@@ -134,7 +137,7 @@ impl Battlefield {
             grown >> 10
         );
         assert!(
-            grown <= MEMORY_BYTES_MAX + ROUND_BYTES_MAX * attacked.len() as u64,
+            grown <= MEMORY_BYTES_MAX + (ROUND_BYTES_MAX * attacked.len() as u64).min(ROUNDS_BYTES_MAX),
             "the attack cost {} MiB on top of {} MiB",
             grown >> 20,
             self.memory_before >> 20
