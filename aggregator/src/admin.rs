@@ -15,7 +15,8 @@
 //! ```
 //!
 //! Authentication is the kernel's: the socket lies in the state folder with mode 0600, and the peer's user id is checked,
-//! so that only the user who runs the daemon, or root, is heard. Invariant 8 holds for lines and files alike.
+//! so that only the user who runs the daemon, or root, is heard. What is asked is decided in [`crate::access`] before anything is read or
+//! held for it: a no is `{"error": "…", "code": N}` with the refusal's code. Invariant 8 holds for lines and files alike.
 
 mod ask;
 
@@ -26,12 +27,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use starling_audit::Who;
 use starling_spec::{TaskFile, TaskPlan};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::access::{self, Caller, Denied, Door};
 use crate::event::{AdminAnswer, AdminRequest, Event};
 use crate::export::weights_bytes_max;
 
@@ -102,22 +103,23 @@ impl Drop for Socket {
 }
 
 async fn answer(stream: UnixStream, events: mpsc::Sender<Event>, uploads: &Semaphore) -> io::Result<()> {
-    let peer = stream.peer_cred()?.uid();
-    if peer != 0 && peer != own_uid() {
-        let _ = events.send(Event::Denied(Who::LocalUser(peer))).await;
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!("user {peer} may not administer this daemon"),
-        ));
-    }
+    let caller = Caller::local(stream.peer_cred()?.uid());
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut read = tokio::io::BufReader::new(read);
+    if let Err(denied) = caller.enters(Door::Administration) {
+        return deny(&mut write, denied, &events).await;
+    }
     tokio::time::timeout(PATIENCE, (&mut read).take(REQUEST_BYTES_MAX).read_line(&mut line)).await??;
     let answer = match serde_json::from_str::<AdminRequest>(&line) {
         Ok(request) => {
+            // Before anything is read or held for it.
+            let permitted = match access::permit(&caller, request) {
+                Ok(permitted) => permitted,
+                Err(denied) => return deny(&mut write, denied, &events).await,
+            };
             // Held until the run is loaded: only then is the file's memory free again.
-            let permit = match upload_bytes(&request) {
+            let permit = match upload_bytes(permitted.request()) {
                 Ok(None) => Ok(None),
                 Ok(Some(length)) => {
                     let permit = uploads.acquire().await.map_err(io::Error::other)?;
@@ -130,7 +132,7 @@ async fn answer(stream: UnixStream, events: mpsc::Sender<Event>, uploads: &Semap
                     let (reply, answer) = oneshot::channel();
                     let (file, _permit) = upload.unzip();
                     // A hub that is gone drops the reply's sender, which is the answer.
-                    let _ = events.send(Event::Admin(request, Who::LocalUser(peer), file, reply)).await;
+                    let _ = events.send(Event::Admin(permitted, file, reply)).await;
                     answer.await.unwrap_or_else(|_| Err("the aggregator is shutting down".into()))
                 }
                 Err(error) => Err(error),
@@ -146,6 +148,17 @@ async fn answer(stream: UnixStream, events: mpsc::Sender<Event>, uploads: &Semap
         }
         Err(error) => write_line(&mut write, serde_json::json!({ "error": error })).await,
     }
+}
+
+/// Says no, and has it recorded.
+async fn deny(
+    write: &mut (impl AsyncWriteExt + Unpin),
+    denied: Denied,
+    events: &mpsc::Sender<Event>,
+) -> io::Result<()> {
+    tracing::warn!(who = %denied.caller.who(), code = denied.reason.code(), reason = %denied, "a request was denied");
+    let _ = events.send(Event::Denied(denied)).await;
+    write_line(write, serde_json::json!({ "error": denied.to_string(), "code": denied.reason.code() })).await
 }
 
 async fn write_line(write: &mut (impl AsyncWriteExt + Unpin), value: serde_json::Value) -> io::Result<()> {
@@ -179,10 +192,4 @@ async fn receive(
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the weights broke off"));
     }
     Ok(Bytes::from(file))
-}
-
-#[allow(unsafe_code, reason = "the standard library offers no way to ask for the user id")]
-fn own_uid() -> u32 {
-    // SAFETY: geteuid takes no argument, touches no memory of ours and cannot fail.
-    unsafe { libc::geteuid() }
 }

@@ -13,6 +13,7 @@ use starling_store::KeySource;
 
 mod device;
 
+use crate::access;
 use crate::admin;
 use crate::config::AggregatorConfig;
 use crate::evaluator::Evaluator;
@@ -41,6 +42,12 @@ pub enum Command {
         /// What to do with it
         #[command(subcommand)]
         verb: audit::AuditVerb,
+    },
+    /// Print who may do what: the table by which the daemon decides
+    Access {
+        /// Print JSON instead of words
+        #[arg(long)]
+        json: bool,
     },
     /// The keys of the state folder
     #[command(subcommand)]
@@ -176,6 +183,14 @@ pub fn execute(command: Command, evaluator: Option<Arc<dyn Evaluator>>) -> anyho
             let read = AggregatorConfig::load(&config)?;
             let credentials = starling_net::Credentials::load(&read.tls)?;
             println!("{}: good; {} {:?}", config.display(), credentials.identity().role, credentials.identity().name);
+            Ok(Exit::Ok)
+        }
+        Command::Access { json: false } => {
+            print!("{}", access::show::text());
+            Ok(Exit::Ok)
+        }
+        Command::Access { json: true } => {
+            println!("{}", access::show::json());
             Ok(Exit::Ok)
         }
         Command::Release(verb) => release_command::execute(verb),

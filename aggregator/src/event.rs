@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use starling_audit::Who;
 use starling_net::Link;
 use starling_update::{Admitted, Numerics};
 use starling_wire::{Address, BlobHeader, DeviceId, Refusal, RunId, ToAggregator, ToClient};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::access::{Denied, Permitted};
 use crate::audit::AuditAsk;
 use crate::records::{ReleaseRecord, RoundRecord};
 use crate::staging::Reservation;
@@ -81,12 +81,12 @@ pub(crate) enum Event {
     Committed(RunId, Result<Box<(Loaded, RoundRecord)>, String>),
     /// The worker has made a release durable and put it on the shelf, or says what is wrong with it.
     Published(Result<ReleaseRecord, String>, AdminReply),
-    /// What the operator asks, with the bytes that came along.
-    Admin(AdminRequest, Who, Option<Bytes>, AdminReply),
+    /// What an administrator asks and may have, with the bytes that came along.
+    Admin(Permitted, Option<Bytes>, AdminReply),
     /// A device's connection was ended for what it did.
     Cut(DeviceId, Refusal),
-    /// Somebody who may not administer this daemon tried to.
-    Denied(Who),
+    /// Somebody asked for what is not theirs to do.
+    Denied(Denied),
     /// What a device that asked for a receipt is told.
     Receipt(DeviceId, ToClient),
 }
@@ -226,31 +226,4 @@ pub(crate) enum AdminRequest {
     },
     /// The revocation list.
     DeviceCrl,
-}
-
-impl AdminRequest {
-    /// The verb in the audit log.
-    pub(crate) fn word(&self) -> &'static str {
-        match self {
-            AdminRequest::RunStart(_) => "run-start",
-            AdminRequest::RunExport { .. } => "run-export",
-            AdminRequest::RunList => "run-list",
-            AdminRequest::RunStatus { .. } => "run-status",
-            AdminRequest::RunStop { .. } => "run-stop",
-            AdminRequest::Devices => "devices",
-            AdminRequest::ReleasePublish { .. } => "release-publish",
-            AdminRequest::ReleaseList => "release-list",
-            AdminRequest::Audit { .. } => "audit",
-            AdminRequest::Keep { request: KeepRequest::Backup { .. } } => "backup-create",
-            AdminRequest::Keep { request: KeepRequest::Escrow { .. } } => "key-escrow",
-            AdminRequest::DeviceInvite { .. } => "device-invite",
-            AdminRequest::DeviceList { .. } => "device-list",
-            AdminRequest::DeviceApprove { .. } => "device-approve",
-            AdminRequest::DeviceReject { .. } => "device-reject",
-            AdminRequest::DeviceRevoke { .. } => "device-revoke",
-            AdminRequest::DeviceSuspend { .. } => "device-suspend",
-            AdminRequest::DeviceResume { .. } => "device-resume",
-            AdminRequest::DeviceCrl => "device-crl",
-        }
-    }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use starling_audit::Action;
+use starling_audit::{Action, Who};
 use starling_protocol::run::{Finish, RunMachine};
 use starling_wire::{Address, BlobHeader, DeviceId, Refusal, RunId, ToAggregator, ToClient};
 use tokio::sync::mpsc;
@@ -198,9 +198,9 @@ impl Hub {
                 Err(error) => self.fail(id, &error).await,
             },
             Event::Published(published, reply) => self.published(published, reply),
-            Event::Admin(request, who, upload, reply) => self.admin(request, who, upload, reply).await,
+            Event::Admin(permitted, upload, reply) => self.admin(permitted, upload, reply).await,
             Event::Cut(device, reason) => self.recorder.refused(device, Action::PeerTurnedAway, reason).await,
-            Event::Denied(who) => self.recorder.denied(who).await,
+            Event::Denied(denied) => self.recorder.denied(&denied).await,
             Event::Receipt(device, answer) => {
                 self.recorder.end_receipt(device);
                 self.fleet.send(device, answer);
@@ -296,7 +296,7 @@ impl Hub {
 
     async fn loaded(&mut self, id: RunId, loaded: Result<Loaded, String>) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        let reply = run.reply.take();
+        let starter = run.starter.take();
         let loaded = match loaded {
             Ok(loaded) if self.staging.fits(*loaded.numerics.update_body_length_bounds().end()) => loaded,
             Ok(loaded) => {
@@ -304,12 +304,12 @@ impl Hub {
                     "one update takes up to {} bytes and staging_bytes_max holds less; raise it in the aggregator's configuration",
                     loaded.numerics.update_body_length_bounds().end()
                 );
-                return self.reject(id, &problem, reply).await;
+                return self.reject(id, &problem, starter).await;
             }
-            Err(error) => return self.reject(id, &error, reply).await,
+            Err(error) => return self.reject(id, &error, starter).await,
         };
         run.open(loaded);
-        if let Some(reply) = reply {
+        if let Some((_, reply)) = starter {
             let _ = reply.send(Ok(serde_json::json!({ "run": id }).into()));
         }
         for device in self.fleet.devices() {
@@ -317,13 +317,13 @@ impl Hub {
         }
     }
 
-    async fn reject(&mut self, id: RunId, problem: &str, reply: Option<AdminReply>) {
+    async fn reject(&mut self, id: RunId, problem: &str, starter: Option<(Who, AdminReply)>) {
         tracing::error!(run = id.0, problem, "a run could not be opened");
-        match reply {
+        match starter {
             // It never began: nothing of it stays.
-            Some(reply) => {
+            Some((who, reply)) => {
                 self.runs.remove(&id);
-                self.recorder.run(Action::RunFailed, id).await;
+                self.recorder.never_began(who, id).await;
                 self.worker.queue(Job::Close(id)).await;
                 let _ = reply.send(Err(problem.to_owned()));
             }

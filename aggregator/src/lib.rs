@@ -11,6 +11,7 @@
 //! The hub decides and computes nothing; the worker thread folds, encodes and writes; sessions only move bytes. Invariants
 //! held here: 3, 4, 5, 6, 8, 12. The worker also keeps the audit log, whose record of an act is durable no later than the act.
 
+mod access;
 mod admin;
 mod audit;
 pub mod command;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use starling_audit::Who;
 use starling_protocol::run::{Action, Finish, Progress, RunMachine, RunSettings};
 use starling_spec::TaskKind;
 use starling_wire::{Address, DeviceId, RoundKind, RoundStart, RunId, RunPlan, TaskId, ToClient};
@@ -21,8 +22,8 @@ pub(crate) struct Run {
     pub(crate) finish: Option<Finish>,
     /// Why it cannot go on.
     pub(crate) problem: Option<String>,
-    /// Who waits to hear that it has begun.
-    pub(crate) reply: Option<AdminReply>,
+    /// Who wants it, and waits to hear that it has begun.
+    pub(crate) starter: Option<(Who, AdminReply)>,
     pub(crate) bytes_up: u64,
     pub(crate) bytes_down: u64,
     pub(crate) refused: u64,
@@ -68,7 +69,7 @@ impl Run {
             open: None,
             finish: None,
             problem: None,
-            reply: None,
+            starter: None,
             bytes_up: 0,
             bytes_down: 0,
             refused: 0,

@@ -10,6 +10,7 @@ use starling_store::Store;
 use starling_wire::{Refusal, Role, ToClient};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::access::{Caller, Door};
 use crate::admin;
 use crate::audit::{self, AuditLog};
 use crate::config::AggregatorConfig;
@@ -171,7 +172,7 @@ async fn accept(endpoint: Endpoint, context: Context, epoch: u64, connections_ma
 async fn welcome(link: Link, context: Context, epoch: u64) {
     let standings = &context.registrar.standings;
     let admit = |link: &Link| standings.admit(link.peer().id, link.peer_leaf().key.as_ref());
-    let (hello, control) = match greet_device_if(&link, epoch, &[Role::Device], HELLO_TIMEOUT, admit).await {
+    let (hello, control) = match greet_device_if(&link, epoch, &Door::Devices.roles(), HELLO_TIMEOUT, admit).await {
         Ok(greeted) => greeted,
         Err(error) => {
             if let Some(reason) = error.refusal() {
@@ -199,6 +200,7 @@ async fn welcome(link: Link, context: Context, epoch: u64) {
     }
     let writing = tokio::spawn(write_control(sender, queue));
     let until_unix_s = Arc::new(AtomicU64::new(link.peer_leaf().not_after_unix_s));
-    Session { context, device, id, link, outbound, until_unix_s }.serve(receiver).await;
+    let caller = Caller::certified(link.peer());
+    Session { context, device, caller, id, link, outbound, until_unix_s }.serve(receiver).await;
     writing.abort();
 }

@@ -14,6 +14,7 @@ use starling_wire::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use crate::access::{self, Caller, Denied, Verb};
 use crate::enrolment::Registrar;
 use crate::event::{Event, SessionId};
 use crate::shelf::{Offer, Shelf};
@@ -41,6 +42,7 @@ pub(crate) struct Context {
 pub(crate) struct Session {
     pub(crate) context: Context,
     pub(crate) device: DeviceId,
+    pub(crate) caller: Caller,
     pub(crate) id: SessionId,
     pub(crate) link: Arc<Link>,
     pub(crate) outbound: mpsc::Sender<ToClient>,
@@ -78,6 +80,9 @@ impl Session {
                 Ok(None) => return None,
                 Err(error) => return error.refusal(),
             };
+            if let Err(denied) = access::decide(&self.caller, access::of_message(&message)) {
+                return self.deny(denied).await;
+            }
             match message {
                 ToAggregator::Hello(_) => return Some(Refusal::UnexpectedFrame),
                 ToAggregator::Fetch(wanted) => {
@@ -174,6 +179,11 @@ impl Session {
     }
 
     async fn receive_update(&self, blob: IncomingBlob) {
+        if let Err(denied) = access::decide(&self.caller, Verb::Deliver) {
+            blob.refuse(denied.reason);
+            self.deny(denied).await;
+            return;
+        }
         let header = blob.header().clone();
         let (reply, answer) = oneshot::channel();
         if self.context.events.send(Event::Header(self.device, header.clone(), reply)).await.is_err() {
@@ -204,6 +214,11 @@ impl Session {
                 None => tracing::debug!(device = %self.device, error = %error, "an update did not arrive to its end"),
             },
         }
+    }
+
+    async fn deny(&self, denied: Denied) -> Option<Refusal> {
+        let _ = self.context.events.send(Event::Denied(denied)).await;
+        Some(denied.reason)
     }
 
     async fn refused(&self, address: Address, refusal: Refusal) {

@@ -17,6 +17,7 @@ use starling_update::{Fold, Numerics, Version, admit, difference};
 use starling_wire::{Address, BlobHeader, DeviceId, Digest, ModelRef, RunId, ToClient, WantReceipt};
 use tokio::sync::mpsc;
 
+use crate::access;
 use crate::audit::{AuditAsk, AuditLog, Field};
 use crate::evaluator::Evaluator;
 use crate::event::{AdminReply, Event, Staged};
@@ -239,6 +240,10 @@ impl State {
             }
             Job::Publish(publication, who, reply) => {
                 let published = self.publish(&publication, who);
+                if published.is_err() {
+                    let about = About { word: Some(access::Verb::ReleasePublish.word().into()), ..About::default() };
+                    self.audit.record(Entry::failed(who, Action::AdminRequest, about), None);
+                }
                 Some(Event::Published(published.map_err(|error| chain(&error)), reply))
             }
             Job::Audit(entry, field, waiting) => {

@@ -1,6 +1,7 @@
 //! What the hub tells the audit log of what it sees: devices that come, peers and updates that are refused, operators who ask.
 //!
-//! What a peer can cause at will is counted instead of written down each time ([`Repeats`]); what everybody does every day is recorded once a day.
+//! What a peer or an operator's script can cause at will is counted instead of written down each time ([`Repeats`]); that a device is here is
+//! recorded once a day.
 
 use std::collections::BTreeSet;
 
@@ -8,12 +9,13 @@ use starling_audit::{About, Action, Entry, Who};
 use starling_wire::{Address, DeviceId, Refusal, Role, RunId};
 
 use super::{Field, Repeats, about, now_unix_ms};
+use crate::access::{Denied, Verb};
 use crate::event::{AdminReply, Peer};
 use crate::worker::{Job, Worker};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
-/// Devices and readers that are remembered for a day. Beyond that the day begins anew: some are recorded twice.
+/// Devices that are remembered for a day. Beyond that the day begins anew: some are recorded twice.
 const SEEN_MAX: usize = 1 << 17;
 
 /// The hub's pen.
@@ -21,6 +23,8 @@ const SEEN_MAX: usize = 1 << 17;
 pub(crate) struct Recorder {
     worker: Worker,
     repeats: Repeats,
+    /// Apart, so that no flood of refusals hides who looked.
+    looks: Repeats,
     /// The day, in days since 1970, and who was recorded on it doing what.
     day: u64,
     seen: BTreeSet<(String, &'static str)>,
@@ -30,7 +34,8 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) fn new(worker: Worker) -> Self {
-        Self { worker, repeats: Repeats::default(), day: 0, seen: BTreeSet::new(), receipts: BTreeSet::new() }
+        let (repeats, looks, day, seen, receipts) = Default::default();
+        Self { worker, repeats, looks, day, seen, receipts }
     }
 
     async fn write(&self, entry: Entry, field: Option<Field>) {
@@ -79,8 +84,11 @@ impl Recorder {
         }
     }
 
-    pub(crate) async fn denied(&mut self, who: Who) {
-        if let Some(entry) = self.repeats.take(now_unix_ms(), who, Action::PermissionDenied, Refusal::WrongRole) {
+    /// Somebody asked for what is not theirs to do.
+    pub(crate) async fn denied(&mut self, denied: &Denied) {
+        let (who, verb) = (denied.caller.who(), denied.verb.map(Verb::word));
+        let entry = self.repeats.take_about(now_unix_ms(), who, Action::PermissionDenied, Some(denied.reason), verb);
+        if let Some(entry) = entry {
             self.write(entry, None).await;
         }
     }
@@ -89,6 +97,12 @@ impl Recorder {
     pub(crate) async fn update_refused(&mut self, device: DeviceId, address: &Address, reason: Refusal) {
         let who = Who::Certificate(Role::Device, device);
         self.write(Entry::refused(who, Action::UpdateRefused, reason, about(address)), None).await;
+    }
+
+    /// A run that `who` wanted could not be opened.
+    pub(crate) async fn never_began(&mut self, who: Who, run: RunId) {
+        let about = About { run: Some(run.0), ..About::default() };
+        self.write(Entry::failed(who, Action::RunFailed, about), None).await;
     }
 
     pub(crate) async fn run(&mut self, action: Action, run: RunId) {
@@ -106,11 +120,11 @@ impl Recorder {
         self.worker.queue(Job::Audit(Box::new(entry), None, Some((answer, reply)))).await;
     }
 
-    /// An operator only looks: once a day is enough.
+    /// Somebody only looks: recorded the first time, then counted.
     pub(crate) async fn looked(&mut self, who: Who, verb: &'static str) {
-        if self.is_first_today(who, verb) {
-            let word = Some(verb.to_owned());
-            self.write(Entry::done(who, Action::AdminRequest, About { word, ..About::default() }), None).await;
+        let entry = self.looks.take_about(now_unix_ms(), who, Action::AdminRequest, None, Some(verb));
+        if let Some(entry) = entry {
+            self.write(entry, None).await;
         }
     }
 
@@ -138,7 +152,9 @@ impl Recorder {
 
     /// Records the counts of intervals that are over; at the end, all of them.
     pub(crate) async fn count(&mut self, all: bool) {
-        for entry in self.repeats.due(now_unix_ms(), all) {
+        let now_unix_ms = now_unix_ms();
+        let due = [self.repeats.due(now_unix_ms, all), self.looks.due(now_unix_ms, all)].concat();
+        for entry in due {
             self.write(entry, None).await;
         }
     }

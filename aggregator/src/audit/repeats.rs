@@ -1,5 +1,5 @@
-//! Refusals that a peer can cause at will: the first of its kind is recorded as it comes, the rest are counted, so that nobody fills the
-//! disk by being refused (invariant 6).
+//! What somebody can cause at will, such as refusals: the first of its kind is recorded as it comes, the rest are counted, so that nobody
+//! fills the disk by being refused, or by asking (invariant 6).
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,15 @@ pub(crate) const INTERVAL_MS: u64 = 10 * 60 * 1000;
 /// attacker who holds as many certificates as that.
 const KINDS_MAX: usize = 256;
 
-/// Who, what and the refusal's code. Beyond [`KINDS_MAX`], everybody is a stranger.
-type Kind = (String, u16, &'static str);
+/// Who, what, the refusal's code and the verb. Beyond [`KINDS_MAX`], everybody is a stranger.
+type Kind = (String, u16, &'static str, &'static str);
 
 #[derive(Debug)]
 struct Count {
     who: Who,
-    reason: Refusal,
+    reason: Option<Refusal>,
     action: Action,
+    verb: Option<&'static str>,
     since_unix_ms: u64,
     /// After the first, which is recorded already.
     more: u64,
@@ -35,16 +36,29 @@ pub(crate) struct Repeats {
 impl Repeats {
     /// A refusal has happened: the entry to record now, if it is the first of its kind.
     pub(crate) fn take(&mut self, now_unix_ms: u64, who: Who, action: Action, reason: Refusal) -> Option<Entry> {
-        let key = |who: Who| (who.to_string(), reason.code(), action.word());
+        self.take_about(now_unix_ms, who, action, Some(reason), None)
+    }
+
+    /// The same for a verb of somebody's, refused with `reason` or done.
+    pub(crate) fn take_about(
+        &mut self,
+        now_unix_ms: u64,
+        who: Who,
+        action: Action,
+        reason: Option<Refusal>,
+        verb: Option<&'static str>,
+    ) -> Option<Entry> {
+        let code = reason.map_or(0, Refusal::code);
+        let key = |who: Who| (who.to_string(), code, action.word(), verb.unwrap_or_default());
         let full = self.counts.len() >= KINDS_MAX && !self.counts.contains_key(&key(who));
         let who = if full { Who::Stranger } else { who };
         let mut first = false;
         let count = self.counts.entry(key(who)).or_insert_with(|| {
             first = true;
-            Count { who, reason, action, since_unix_ms: now_unix_ms, more: 0 }
+            Count { who, reason, action, verb, since_unix_ms: now_unix_ms, more: 0 }
         });
         if first {
-            return Some(Entry::refused(who, action, reason, About { count: Some(1), ..About::default() }));
+            return Some(count.entry(1, None));
         }
         count.more += 1;
         None
@@ -56,11 +70,19 @@ impl Repeats {
         let (due, kept) = std::mem::take(&mut self.counts).into_iter().partition(|(_, count)| over(count));
         self.counts = kept;
         let due: BTreeMap<Kind, Count> = due;
-        let entry = |Count { who, reason, action, since_unix_ms, more }: Count| {
-            let about = About { count: Some(more), since_unix_ms: Some(since_unix_ms), ..About::default() };
-            (more > 0).then(|| Entry::refused(who, action, reason, about))
-        };
-        due.into_values().filter_map(entry).collect()
+        let again = due.into_values().filter(|count| count.more > 0);
+        again.map(|count| count.entry(count.more, Some(count.since_unix_ms))).collect()
+    }
+}
+
+impl Count {
+    fn entry(&self, count: u64, since_unix_ms: Option<u64>) -> Entry {
+        let word = self.verb.map(str::to_owned);
+        let about = About { count: Some(count), since_unix_ms, word, ..About::default() };
+        match self.reason {
+            Some(reason) => Entry::refused(self.who, self.action, reason, about),
+            None => Entry::done(self.who, self.action, about),
+        }
     }
 }
 
@@ -92,5 +114,19 @@ mod tests {
         }
         assert_eq!(usize::try_from(recorded), Ok(KINDS_MAX + 1), "the rest are strangers");
         assert_eq!(repeats.due(0, true).iter().filter_map(|entry| entry.about.count).sum::<u64>() + recorded, 10_000);
+    }
+
+    #[test]
+    fn every_verb_of_everybody_is_recorded_or_counted() {
+        let mut repeats = Repeats::default();
+        let mut look =
+            |uid, verb| repeats.take_about(1, Who::LocalUser(uid), Action::AdminRequest, None, Some(verb)).is_some();
+        assert!(look(0, "run-status") && look(0, "run-list") && look(1, "run-list"));
+        assert!((0..5).all(|_| !look(0, "run-status")));
+        let due = repeats.due(0, true);
+        assert_eq!(due.len(), 1);
+        let Entry { who, about, outcome, .. } = &due[0];
+        assert_eq!((*who, *outcome), (Who::LocalUser(0), starling_audit::Outcome::Done));
+        assert_eq!((about.count, about.word.as_deref()), (Some(5), Some("run-status")));
     }
 }

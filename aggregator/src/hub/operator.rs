@@ -6,6 +6,8 @@ use starling_spec::TaskFile;
 use starling_wire::RunId;
 
 use super::Hub;
+use crate::access::Permitted;
+use crate::audit::AuditAsk;
 use crate::enrolment::Verb;
 use crate::enrolment::devices::DeviceState;
 use crate::event::{AdminReply, AdminRequest, StartRequest};
@@ -17,13 +19,17 @@ use crate::worker::{Job, NewRun};
 const RUNS_OPEN_MAX: usize = 32;
 
 impl Hub {
-    pub(super) async fn admin(&mut self, request: AdminRequest, who: Who, upload: Option<Bytes>, reply: AdminReply) {
-        let verb = request.word();
+    pub(super) async fn admin(&mut self, permitted: Permitted, upload: Option<Bytes>, reply: AdminReply) {
+        let (request, who, verb) = permitted.into_parts();
+        let verb = verb.word();
         let answer = match request {
             AdminRequest::RunStart(request) => return self.start(request, who, upload, reply).await,
             AdminRequest::RunExport { run, version } => return self.export(RunId(run), version, who, reply).await,
             AdminRequest::Audit { ask } => {
-                self.recorder.looked(who, verb).await;
+                // The log itself records, each time, that somebody asked for names or co-signed.
+                if !matches!(ask, AuditAsk::Personal | AuditAsk::Cosign { .. }) {
+                    self.recorder.looked(who, verb).await;
+                }
                 return self.worker.queue(Job::AuditAsk(ask, who, reply)).await;
             }
             AdminRequest::RunList => Ok(self.runs.values().map(Run::summary).collect()),
@@ -106,7 +112,7 @@ impl Hub {
         let id = RunId(self.runs.keys().next_back().map_or(1, |last| last.0 + 1));
         let record = Run::new_record(id, &task.name, request.seed);
         let mut run = Run::stored(record.clone(), Vec::new());
-        run.reply = Some(reply);
+        run.starter = Some((who, reply));
         self.runs.insert(id, run);
         let new = NewRun { task, weights, who };
         self.worker.queue(Job::Load(Box::new(record), Some(Box::new(new)))).await;
@@ -138,6 +144,7 @@ impl Hub {
                 return self.worker.queue(Job::Export(record, reply)).await;
             }
         };
+        self.recorder.could_not(who, "run-export").await;
         let _ = reply.send(Err(refusal));
     }
 }

@@ -143,13 +143,16 @@ pub enum Role {
     Aggregator,
     /// Administers an aggregator.
     Operator,
-    /// Signs models.
+    /// Signs and releases models.
     Publisher,
-    /// Reads the audit log.
+    /// Reads, and changes nothing.
     Auditor,
 }
 
 impl Role {
+    /// Every role there is.
+    pub const ALL: &[Role] = &[Role::Device, Role::Aggregator, Role::Operator, Role::Publisher, Role::Auditor];
+
     /// The word that certificates, configurations and logs use.
     pub fn word(self) -> &'static str {
         match self {
@@ -163,9 +166,7 @@ impl Role {
 
     /// The role that `word` names.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Role::Device, Role::Aggregator, Role::Operator, Role::Publisher, Role::Auditor]
-            .into_iter()
-            .find(|role| role.word() == word)
+        Self::ALL.iter().copied().find(|role| role.word() == word)
     }
 }
 

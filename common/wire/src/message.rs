@@ -9,9 +9,8 @@ use crate::ids::{Address, DeviceId, Digest, RunId, TaskId};
 use crate::refusal::Refusal;
 use crate::release::{ReleaseOffer, ReleaseReport};
 
-/// From a device to its aggregator.
+/// From a device to its aggregator. Not `non_exhaustive`: the aggregator says of each message who may send it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum ToAggregator {
     /// The first frame of a connection.
     Hello(Hello),

@@ -122,6 +122,13 @@ refusals! {
     GraceOver = 61, "the certificate expired longer ago than this aggregator renews it for; enrol anew";
     /// Nobody of that identity is enrolled.
     UnknownDevice = 62, "no device of that identity is enrolled here; enrol anew";
+    // Administration.
+    /// A certificate or a user that may not administer anything.
+    MayNotAdminister = 70, "an aggregator is administered with the certificate of an operator, a publisher or an auditor";
+    /// The role does not allow it.
+    NotPermitted = 71, "the role does not allow this; `starling-aggregator access` prints what each role may do";
+    /// The request names files of the aggregator's machine.
+    OnlyHere = 72, "this can be asked for only at the aggregator's own machine, over its local socket";
 }
 
 impl Refusal {
@@ -154,6 +161,9 @@ impl Refusal {
                 | Refusal::Rejected
                 | Refusal::GraceOver
                 | Refusal::UnknownDevice
+                | Refusal::MayNotAdminister
+                | Refusal::NotPermitted
+                | Refusal::OnlyHere
         )
     }
 }
