@@ -59,7 +59,7 @@ pub use codec::{
 };
 pub use error::{DecodeError, EncodeError};
 pub use fixed::{FixedPoint, FixedPointError};
-pub use map::{Probe, WeightMap};
+pub use map::WeightMap;
 pub use release::{InputRange, Release, ReleaseError, TensorReport};
 pub use starling_spec::CodecSpec;
 pub use tensor::{Compressed, Values};

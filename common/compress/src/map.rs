@@ -10,21 +10,6 @@ pub trait WeightMap {
     fn backward(&self, free: &[f32], gradient: &mut [f32]);
 }
 
-/// What pruning and search ask of a model: a loss, its gradient, and outputs, on data that only the model's side sees.
-pub trait Probe {
-    /// The mean loss of `parameters` and its gradient, into `gradient`, on the calibration data.
-    ///
-    /// # Errors
-    /// What went wrong, in words.
-    fn loss_gradient(&mut self, parameters: &[f32], gradient: &mut [f32]) -> Result<f64, String>;
-
-    /// The network's outputs for the calibration data, sample by sample.
-    ///
-    /// # Errors
-    /// What went wrong, in words.
-    fn outputs(&mut self, parameters: &[f32]) -> Result<Vec<f32>, String>;
-}
-
 /// One map after another: what the first computes is free for the second. A pruned network with integer weights trains through a
 /// mask, then integers.
 #[derive(Default)]

@@ -65,6 +65,5 @@ pub use error::ModelError;
 pub use evaluate::{EVALUATION_BATCH, Evaluated};
 pub use inference::{BurnInference, evaluate_with};
 pub use network::Network;
-pub use probe::DataProbe;
 pub use samples::{Memory, Samples};
 pub use train::{Answers, Teacher, TrainOutcome, TrainPath, Tuning};

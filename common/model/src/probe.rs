@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use starling_compress::Probe;
-
 use crate::error::ModelError;
 use crate::evaluate::EVALUATION_BATCH;
 use crate::network::{Buffers, Network, len_of_targets, score};
@@ -53,40 +51,17 @@ impl Network {
         let examples = rows.len() * len_of_targets(&shape);
         Ok((loss_sum / examples.max(1) as f64, total))
     }
-}
 
-/// A network and its calibration data, as compression knows them.
-pub struct DataProbe<'a> {
-    network: &'a mut Network,
-    data: &'a dyn Samples,
-    rows: &'a [u32],
-}
-
-impl<'a> DataProbe<'a> {
-    /// A probe of `network` on `rows` of `data`.
-    pub fn new(network: &'a mut Network, data: &'a dyn Samples, rows: &'a [u32]) -> Self {
-        Self { network, data, rows }
-    }
-}
-
-impl Probe for DataProbe<'_> {
-    fn loss_gradient(&mut self, parameters: &[f32], gradient: &mut [f32]) -> Result<f64, String> {
-        let (loss, found) =
-            self.network.loss_gradient(parameters, self.data, self.rows).map_err(|error| error.to_string())?;
-        if found.len() != gradient.len() {
-            return Err(format!("room for a gradient of {} values; the network has {}", gradient.len(), found.len()));
-        }
-        gradient.copy_from_slice(&found);
-        Ok(loss)
-    }
-
-    fn outputs(&mut self, parameters: &[f32]) -> Result<Vec<f32>, String> {
-        self.network.check(parameters, self.data, self.rows).map_err(|error| error.to_string())?;
-        let predict = self.network.predictor(parameters).map_err(|error| error.to_string())?;
+    /// The outputs for `rows` of `data`, sample by sample.
+    ///
+    /// # Errors
+    /// What is wrong with the data or the parameters.
+    pub fn outputs(&self, parameters: &[f32], data: &dyn Samples, rows: &[u32]) -> Result<Vec<f32>, ModelError> {
+        let predict = self.predictor(parameters)?;
         let (mut features, mut outputs) = (Vec::new(), Vec::new());
-        for rows in self.rows.chunks(EVALUATION_BATCH) {
-            self.data.features_into(rows, &mut features);
-            outputs.extend(predict(&features).map_err(|error| error.to_string())?);
+        for rows in rows.chunks(EVALUATION_BATCH) {
+            data.features_into(rows, &mut features);
+            outputs.extend(predict(&features)?);
         }
         Ok(outputs)
     }

@@ -1,9 +1,10 @@
 //! What makes a trained network smaller or faster: each method is a function over the network, its flat parameters and, where
-//! it measures an effect, a [`Probe`](crate::map::Probe) of calibration data. None of them trains.
+//! it goes by an effect, gradients or outputs that its caller has measured on calibration data. None of them trains.
 //!
 //! | module | what it does | source |
 //! | --- | --- | --- |
-//! | [`prune`] | zeroes weights and keeps them at zero | Han et al. 2015; Lee et al. 2021; Zhu and Gupta 2018 |
+//! | [`prune`] | zeroes weights and keeps them at zero | Han et al. 2015; Lee et al. 2021; Molchanov et al. 2017 |
+//! | [`sensitivity`] | shares of layers by how far cutting each one moves the outputs | Han et al. 2015, §5 |
 //! | [`quantise`] | fixed point, integers, halves | Jacob et al. 2018; Krishnamoorthi 2018 |
 //! | [`codebook`] | shares a few values among all weights | Han, Mao, Dally 2016, §3 |
 //! | [`binary`] | one sign a weight and one scale an output | Rastegari et al. 2016 |
@@ -13,6 +14,7 @@ pub mod binary;
 pub mod codebook;
 pub mod prune;
 pub mod quantise;
+pub mod sensitivity;
 pub mod structure;
 
 use starling_spec::shape::{Network, Node, Op};

@@ -5,7 +5,8 @@
 //! the rest of its layer (LAMP: Lee et al. 2021, "Layer-adaptive sparsity for the magnitude-based pruning", eq. 3: `w² / Σ v²`
 //! over the layer's weights that are no smaller), or the first-order estimate of what zeroing it does to the loss, `|w · ∂L/∂w|`
 //! (Molchanov et al. 2017, "Pruning convolutional neural networks for resource efficient inference", eq. 9, applied to single
-//! weights). Only LAMP and saliency compare across layers of different width, so they are the ones for a global share.
+//! weights). Only LAMP and saliency compare across layers of different width, so they are the ones for a global share. Shares that
+//! differ from layer to layer can also be measured: see [`super::sensitivity`].
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -13,7 +14,7 @@ use std::ops::Range;
 use starling_spec::shape::Network;
 
 use super::weights;
-use crate::map::{Probe, WeightMap};
+use crate::map::WeightMap;
 
 /// The worth of a weight.
 #[derive(Debug, Clone, Copy)]
@@ -179,29 +180,4 @@ impl WeightMap for Mask {
     fn backward(&self, _free: &[f32], gradient: &mut [f32]) {
         self.apply(gradient);
     }
-}
-
-/// The share to keep at `step` of `steps` on the way from all to `target`: the pruned share grows as `1 − (1 − t)³`, fast while
-/// much is redundant and slowly at the end (Zhu and Gupta 2018, "To prune, or not to prune", eq. 1).
-pub fn gradual_share(target: f64, step: usize, steps: usize) -> f64 {
-    if step >= steps {
-        return target;
-    }
-    let left = 1.0 - step as f64 / steps as f64;
-    target + (1.0 - target) * left.powi(3)
-}
-
-/// How far the network's outputs move from `before` to `after`: `1/N Σ‖y − ŷ‖²` on the probe's data, N counting output values, so
-/// that the figure does not grow with the number of classes.
-///
-/// # Errors
-/// The probe's.
-pub fn output_difference(probe: &mut dyn Probe, before: &[f32], after: &[f32]) -> Result<f64, String> {
-    let reference = probe.outputs(before)?;
-    let outputs = probe.outputs(after)?;
-    if reference.len() != outputs.len() {
-        return Err(format!("{} outputs before and {} after", reference.len(), outputs.len()));
-    }
-    let sum: f64 = reference.iter().zip(&outputs).map(|(y, other)| (f64::from(*y) - f64::from(*other)).powi(2)).sum();
-    Ok(sum / reference.len().max(1) as f64)
 }

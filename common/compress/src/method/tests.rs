@@ -5,9 +5,9 @@ use starling_spec::{Layer, TaskKind};
 
 use super::binary::{Binarised, binary};
 use super::codebook::{SharedWeights, cluster};
-use super::prune::{Criterion, Mask, Shares, gradual_share, mask, output_difference, prunable};
+use super::prune::{Criterion, Mask, Shares, mask, prunable};
 use super::quantise::{FakeQuantised, fixed_point, half, integer};
-use crate::map::{Chain, Probe, WeightMap};
+use crate::map::{Chain, WeightMap};
 use crate::tensor::{Compressed, Values, channel_of};
 
 fn network(shape: &[usize], layers: &str) -> Network {
@@ -75,29 +75,6 @@ fn lamp_is_the_square_by_the_squares_that_are_no_smaller() {
     assert_eq!(kept(4.0 / 6.0), [false, true, true, true, true, false]);
     assert_eq!(kept(5.0 / 6.0), [false, true, true, true, true, true]);
     assert_eq!(kept(0.0), [false, false, true, true, false, false], "no layer is emptied");
-}
-
-#[test]
-fn the_gradual_schedule_is_the_papers_cubic() {
-    assert!((gradual_share(0.1, 0, 10) - 1.0).abs() < 1e-12);
-    assert!((gradual_share(0.1, 5, 10) - (0.1 + 0.9 / 8.0)).abs() < 1e-12);
-    assert!((gradual_share(0.1, 10, 10) - 0.1).abs() < 1e-12);
-    assert!((gradual_share(0.1, 3, 0) - 0.1).abs() < 1e-12);
-}
-
-#[test]
-fn the_output_difference_is_the_mean_square() {
-    struct Double;
-    impl Probe for Double {
-        fn loss_gradient(&mut self, _: &[f32], _: &mut [f32]) -> Result<f64, String> {
-            Err("not asked for".into())
-        }
-        fn outputs(&mut self, parameters: &[f32]) -> Result<Vec<f32>, String> {
-            Ok(parameters.iter().map(|value| value * 2.0).collect())
-        }
-    }
-    let difference = output_difference(&mut Double, &[1.0, 2.0], &[1.0, 5.0]);
-    assert_eq!(difference, Ok(18.0));
 }
 
 #[test]

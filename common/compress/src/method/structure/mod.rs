@@ -2,17 +2,16 @@
 //! parameters, so everything that runs them becomes faster, not only what knows sparse kernels (Li et al. 2017, "Pruning filters
 //! for efficient convnets", §3; Veit et al. 2016 on residual blocks).
 //!
-//! What to remove is a matter of its effect: [`effects`] measures it through a [`Probe`](crate::map::Probe) on the network as it
-//! stands, whose parameters [`without`] changes so that it computes what the smaller one would; [`unit_saliency`] estimates it for
-//! all units from one gradient (Molchanov et al. 2017, eq. 8: `|Σ w · ∂L/∂w|`).
+//! What to remove is a matter of its effect on the loss: of a layer or block it can be measured on what [`remove`] leaves, since there
+//! are few; of all units at once [`unit_saliency`] estimates it from one gradient (Molchanov et al. 2017, eq. 8: `|Σ w · ∂L/∂w|`).
 //!
 //! Batch normalisation is taken as it computes after training: by its running statistics.
 
 mod binarise;
 mod block;
 mod dead;
-mod effect;
 mod follow;
+mod saliency;
 mod units;
 
 use starling_spec::shape::{Network, Node, Op, infer};
@@ -21,7 +20,7 @@ use starling_spec::{Layer, SpecError, TaskKind};
 pub use binarise::{carried_over, to_binary};
 pub use block::blocks;
 pub use dead::dead_units;
-pub use effect::{Effect, effects, unit_saliency, without};
+pub use saliency::unit_saliency;
 pub use units::layers_with_units;
 
 /// What is taken out.
