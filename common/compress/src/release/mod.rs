@@ -40,7 +40,7 @@ use crate::tensor::{Compressed, channel_of, channels};
 use head::Head;
 
 /// What every release begins with.
-const MAGIC: &[u8; 4] = b"STRL";
+pub const MAGIC: &[u8; 4] = b"STRL";
 /// The format that is written and read.
 const VERSION: u8 = 1;
 /// Bytes of the digest.
