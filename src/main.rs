@@ -20,10 +20,23 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use starling_daemon::Exit;
+use starling_search::SearchError;
+
+/// What a shell sees, for all commands ([`Exit`]).
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    it did what was asked
+  1    something in the world failed: a file, a socket, a peer; trying again may help
+  2    the arguments, a configuration or a task file are wrong; the message says what to change
+  3    the peer refused for good: certificate, role, name or version
+  4    the state folder is in use by another process
+  5    a check or limit that was asked for did not hold (model compress: no candidate keeps within the limits; the nearest one is \
+written)
+  101  a defect of this program";
 
 /// Federated learning for edge devices
 #[derive(Debug, Parser)]
-#[command(name = "starling", version)]
+#[command(name = "starling", version, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -77,7 +90,7 @@ fn main() -> ExitCode {
             // A task that is wrong stays wrong: scripts need not try again.
             let is_task = error.chain().any(|cause| {
                 cause.is::<starling_spec::SpecError>()
-                    || matches!(cause.downcast_ref(), Some(starling_search::SearchError::Method(_)))
+                    || matches!(cause.downcast_ref(), Some(SearchError::Method(_) | SearchError::Pruning(_)))
             });
             if is_task { Exit::Usage.into() } else { Exit::Failure.into() }
         }

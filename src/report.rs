@@ -19,22 +19,27 @@ pub(crate) struct JsonArgs {
 }
 
 impl JsonArgs {
+    /// The file that JSON was asked for in.
+    pub(crate) fn file(&self) -> Option<&PathBuf> {
+        self.json.as_ref().filter(|file| file.as_os_str() != "-")
+    }
+
     /// Writes `value` where the arguments say and `table` for people.
     pub(crate) fn finish<T: Serialize>(&self, value: &T, table: &Table) -> Result<()> {
         let mut text = serde_json::to_string_pretty(value).context("the result could not be written as JSON")?;
         text.push('\n');
-        let to_stdout = self.json.as_ref().is_some_and(|file| file.as_os_str() == "-");
+        let to_stdout = self.json.is_some() && self.file().is_none();
         if to_stdout {
             eprint!("{table}");
             std::io::stdout().write_all(text.as_bytes()).context("stdout could not be written")?;
         } else {
             std::io::stdout().write_all(table.to_string().as_bytes()).context("stdout could not be written")?;
         }
-        match &self.json {
-            Some(file) if !to_stdout => {
+        match self.file() {
+            Some(file) => {
                 std::fs::write(file, text).with_context(|| format!("{} could not be written", file.display()))
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 }

@@ -1,21 +1,21 @@
 //! `starling model compress`: the search for a smaller form of trained weights, its report, and the release.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
-use serde::Serialize;
 use starling_daemon::Exit;
 use starling_search::{
-    Candidate, Effort, Limits, LocalTuner, Method, Observer, Outcome, Runs, Settings, Tuner, VALIDATION_SHARE,
-    report_html, search, train_teachers, validation_split,
+    Candidate, Effort, Granularity, Limits, LocalTuner, Method, Observer, Outcome, PruneBy, PrunePace, PruneScope,
+    Pruning, Runs, Settings, Tuner, VALIDATION_SHARE, report_html, search, train_teachers, validation_split,
 };
 use starling_spec::TaskKind;
 
 use super::federated::FederatedTuner;
 use super::file::{self, Weights};
-use crate::report::{JsonArgs, Table, bytes as size, figure, percent, progress};
+use super::found::{record, table};
+use crate::report::{JsonArgs, bytes as size, percent, progress};
 use crate::task_input::{TaskArgs, TaskInput};
 use crate::train::passes;
 
@@ -46,9 +46,21 @@ pub(crate) struct Args {
     /// confidence over the validation rows
     #[arg(long, value_name = "POINTS", value_parser = parse_points, allow_negative_numbers = true)]
     max_accuracy_loss: Option<f64>,
-    /// auto, prune, codebook, deep, int8, int4, fixed:B, f16, binary, layers or units
+    /// auto, prune, codebook, deep, int8, int4, fixed:B, f16, f32, binary, layers or units
     #[arg(long, default_value = "auto")]
     method: String,
+    /// What a weight's worth goes by where weights are pruned
+    #[arg(long, value_name = "WORTH", default_value = "magnitude")]
+    prune_by: PruneByChoice,
+    /// Among which weights the worthiest are kept
+    #[arg(long, value_name = "SCOPE", default_value = "global")]
+    prune_scope: PruneScopeChoice,
+    /// Prune in one step from the full model, with a mask that is drawn once, instead of gradually
+    #[arg(long)]
+    one_shot: bool,
+    /// What has a scale of its own where weights become integers
+    #[arg(long, value_name = "PART", default_value = "channel")]
+    granularity: GranularityChoice,
     /// How long fine-tuning may take
     #[arg(long, default_value = "normal")]
     effort: EffortChoice,
@@ -82,6 +94,56 @@ enum EffortChoice {
     Thorough,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PruneByChoice {
+    /// Its magnitude; over all layers, against the larger weights of its own (LAMP)
+    Magnitude,
+    /// The first-order estimate of what the loss changes by without it
+    Saliency,
+    /// Its magnitude, each layer keeping what its measured output difference 1/N Σ‖y−ŷ‖² gives it
+    Output,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PruneScopeChoice {
+    /// All together: layers keep different shares
+    Global,
+    /// Those of each layer: all keep the same share
+    Layer,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum GranularityChoice {
+    /// The whole tensor
+    Tensor,
+    /// Each output channel
+    Channel,
+}
+
+impl Args {
+    fn pruning(&self) -> Pruning {
+        Pruning {
+            by: match self.prune_by {
+                PruneByChoice::Magnitude => PruneBy::Magnitude,
+                PruneByChoice::Saliency => PruneBy::Saliency,
+                PruneByChoice::Output => PruneBy::Output,
+            },
+            scope: match self.prune_scope {
+                PruneScopeChoice::Global => PruneScope::Global,
+                PruneScopeChoice::Layer => PruneScope::Layer,
+            },
+            pace: if self.one_shot { PrunePace::OneShot } else { PrunePace::Gradual },
+        }
+    }
+
+    fn granularity(&self) -> Granularity {
+        match self.granularity {
+            GranularityChoice::Tensor => Granularity::Tensor,
+            GranularityChoice::Channel => Granularity::Channel,
+        }
+    }
+}
+
 impl From<EffortChoice> for Effort {
     fn from(choice: EffortChoice) -> Self {
         match choice {
@@ -92,49 +154,13 @@ impl From<EffortChoice> for Effort {
     }
 }
 
-/// What the search found, as JSON. Accuracies and losses are those of validation rows.
-#[derive(Debug, Serialize)]
-struct Compressed {
-    task: String,
-    seed: u64,
-    judged_on: String,
-    baseline_accuracy: Option<f64>,
-    baseline_loss: f64,
-    baseline_macs: Option<u64>,
-    baseline_latency_us_p50: Option<f64>,
-    accuracy: Option<f64>,
-    loss: f64,
-    bytes: u64,
-    bytes_f32: u64,
-    ratio: f64,
-    macs: Option<u64>,
-    latency_us_p50: Option<f64>,
-    chosen: String,
-    /// Whether the chosen candidate keeps within every limit.
-    fits: bool,
-    why: String,
-    candidates: Vec<CandidateReport>,
-    notes: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct CandidateReport {
-    name: String,
-    method: String,
-    accuracy: Option<f64>,
-    loss: f64,
-    /// Standard error of the points of accuracy lost, where both models' answers are known row by row.
-    points_lost_error: Option<f64>,
-    bytes: u64,
-    ratio: f64,
-    macs: Option<u64>,
-    latency_us_p50: Option<f64>,
-    on_front: bool,
-    chosen: bool,
-}
-
 pub(super) fn command(args: &Args) -> Result<Exit> {
     let method: Method = args.method.parse()?;
+    let pruning = args.pruning().check()?;
+    // A search may take an hour: what it finds must have somewhere to go.
+    for path in [Some(&args.out), args.report.as_ref(), args.json.file()].into_iter().flatten() {
+        file::check_writable(path)?;
+    }
     let mut input = args.task.read()?;
     // The search never sees test data: it does not even know where they are.
     input.leave_test_out();
@@ -147,6 +173,8 @@ pub(super) fn command(args: &Args) -> Result<Exit> {
             macs_max: args.max_macs,
             points_lost_max: args.max_accuracy_loss,
         },
+        pruning,
+        granularity: args.granularity(),
         effort: args.effort.into(),
         distil: args.distil,
         lr: args.lr,
@@ -245,83 +273,6 @@ impl Observer for Watch<'_> {
         };
         self.bar.println(format!("{}: {quality}, {}", candidate.name, size(figures.bytes)));
     }
-}
-
-fn record(outcome: &Outcome, seed: u64) -> Compressed {
-    let counts = outcome.kind != TaskKind::Regression;
-    let accuracy = |accuracy: f64| counts.then_some(accuracy);
-    let chosen = outcome.chosen();
-    let report = |(index, candidate): (usize, &Candidate)| CandidateReport {
-        name: candidate.name.clone(),
-        method: candidate.method.to_string(),
-        accuracy: accuracy(candidate.figures.accuracy),
-        loss: candidate.figures.loss,
-        points_lost_error: candidate.figures.points_error,
-        bytes: candidate.figures.bytes,
-        ratio: candidate.ratio(outcome.bytes_f32),
-        macs: candidate.figures.macs,
-        latency_us_p50: candidate.figures.latency_us,
-        on_front: outcome.on_front[index],
-        chosen: index == outcome.choice.index,
-    };
-    Compressed {
-        task: outcome.task.clone(),
-        seed,
-        judged_on: outcome.judged_on.clone(),
-        baseline_accuracy: accuracy(outcome.baseline.accuracy),
-        baseline_loss: outcome.baseline.loss,
-        baseline_macs: outcome.baseline.macs,
-        baseline_latency_us_p50: outcome.baseline.latency_us,
-        accuracy: accuracy(chosen.figures.accuracy),
-        loss: chosen.figures.loss,
-        bytes: chosen.figures.bytes,
-        bytes_f32: outcome.bytes_f32,
-        ratio: chosen.ratio(outcome.bytes_f32),
-        macs: chosen.figures.macs,
-        latency_us_p50: chosen.figures.latency_us,
-        chosen: chosen.name.clone(),
-        fits: outcome.choice.fits,
-        why: outcome.choice.why.clone(),
-        candidates: outcome.candidates.iter().enumerate().map(report).collect(),
-        notes: outcome.notes.clone(),
-    }
-}
-
-fn table(outcome: &Outcome, out: &Path) -> Table {
-    let counts = outcome.kind != TaskKind::Regression;
-    let judged = if counts { "validation accuracy" } else { "validation loss" };
-    let mut table = Table::new(&["candidate", judged, "bytes", "smaller", "MACs", "latency p50", "front", ""]);
-    let quality = |accuracy: f64, loss: f64| if counts { percent(Some(accuracy)) } else { figure(Some(loss), 4) };
-    let macs = |macs: Option<u64>| macs.map_or_else(|| "–".into(), |macs| macs.to_string());
-    let latency = |latency: Option<f64>| latency.map_or_else(|| "–".into(), |us| format!("{us:.2} µs"));
-    let base = &outcome.baseline;
-    table.row(vec![
-        "full model".into(),
-        quality(base.accuracy, base.loss),
-        base.bytes.to_string(),
-        "1.0×".into(),
-        macs(base.macs),
-        latency(base.latency_us),
-        String::new(),
-        String::new(),
-    ]);
-    for (index, candidate) in outcome.candidates.iter().enumerate() {
-        let figures = &candidate.figures;
-        table.row(vec![
-            candidate.name.clone(),
-            quality(figures.accuracy, figures.loss),
-            figures.bytes.to_string(),
-            format!("{:.1}×", candidate.ratio(outcome.bytes_f32)),
-            macs(figures.macs),
-            latency(figures.latency_us),
-            if outcome.on_front[index] { "yes".into() } else { String::new() },
-            if index == outcome.choice.index { "chosen".into() } else { String::new() },
-        ]);
-    }
-    table.note(format!("{} is {:?}: {}", out.display(), outcome.chosen().name, outcome.choice.why));
-    table.note(format!("accuracies are those of {}, not of test data", outcome.judged_on));
-    outcome.notes.iter().for_each(|note| table.note(format!("note: {note}")));
-    table
 }
 
 fn parse_positive(text: &str) -> Result<f64, String> {

@@ -57,8 +57,12 @@ pub(crate) fn read(path: &Path, plan: Option<&TaskPlan>) -> Result<(ModelFile, V
     let model = if is_safetensors(&bytes) {
         read_weights(path, &bytes, plan).map(ModelFile::Weights)?
     } else {
-        let release = Release::from_bytes(&bytes)
-            .with_context(|| format!("{} is neither a safetensors file of weights nor a release", path.display()))?;
+        let what = if is_release(&bytes) {
+            "is a release that cannot be read"
+        } else {
+            "is neither a safetensors file of weights nor a release"
+        };
+        let release = Release::from_bytes(&bytes).with_context(|| format!("{} {what}", path.display()))?;
         ModelFile::Release(Box::new(release))
     };
     Ok((model, bytes))
@@ -67,6 +71,7 @@ pub(crate) fn read(path: &Path, plan: Option<&TaskPlan>) -> Result<(ModelFile, V
 /// The weights in `path` for the network of `plan`.
 pub(crate) fn read_weights_for(path: &Path, plan: &TaskPlan) -> Result<Weights> {
     let bytes = read_bytes(path)?;
+    refuse_release(path, &bytes, "float weights are needed here, as `starling model train` writes them")?;
     if !is_safetensors(&bytes) {
         bail!(
             "{} is no safetensors file; float weights are needed here, as `starling model train` writes them",
@@ -78,9 +83,25 @@ pub(crate) fn read_weights_for(path: &Path, plan: &TaskPlan) -> Result<Weights> 
     Ok(weights)
 }
 
-/// A safetensors file begins with the length of its header, which is JSON.
+/// Says so where `bytes` are a release, and what is wanted instead.
+pub(crate) fn refuse_release(path: &Path, bytes: &[u8], wanted: &str) -> Result<()> {
+    if is_release(bytes) {
+        bail!(
+            "{} is a release, whose weights are compressed; {wanted}. `starling model export` writes what a release computes with",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// A release begins with its magic, whole or damaged.
+fn is_release(bytes: &[u8]) -> bool {
+    bytes.starts_with(starling_compress::release::MAGIC)
+}
+
+/// A safetensors file begins with the length of its header, which is JSON. A release may have any byte there.
 fn is_safetensors(bytes: &[u8]) -> bool {
-    bytes.get(8) == Some(&b'{')
+    !is_release(bytes) && bytes.get(8) == Some(&b'{')
 }
 
 fn read_weights(path: &Path, bytes: &[u8], plan: Option<&TaskPlan>) -> Result<Weights> {
@@ -115,6 +136,17 @@ pub(crate) fn write_weights(
         metadata.insert(TRAINED.to_owned(), serde_json::to_string(&trained).context("two numbers are JSON")?);
     }
     write(path, &write_safetensors(&plan.manifest()?, parameters, &metadata))
+}
+
+/// Whether a file can be written at `path`, without changing what is there: before hours of work for it.
+pub(crate) fn check_writable(path: &Path) -> Result<()> {
+    let is_new = !path.exists();
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.with_context(|| format!("{} cannot be written", path.display()))?;
+    if is_new {
+        std::fs::remove_file(path).with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Writes `bytes` to `path` and gives their number.

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use starling_exchange::{Layout, read_safetensors};
 
-use super::file::{read_bytes, write_weights};
+use super::file::{read_bytes, refuse_release, write_weights};
 use crate::report::{JsonArgs, Table, bytes as size};
 use crate::task_input::TaskArgs;
 
@@ -50,7 +50,9 @@ pub(super) fn command(args: &Args) -> Result<()> {
         LayoutChoice::Torch => Layout::Torch,
         LayoutChoice::Starling => Layout::Starling,
     };
-    let parameters = read_safetensors(&read_bytes(&args.weights)?, &input.plan.manifest()?, layout)
+    let bytes = read_bytes(&args.weights)?;
+    refuse_release(&args.weights, &bytes, "import reads the float weights of another tool (safetensors)")?;
+    let parameters = read_safetensors(&bytes, &input.plan.manifest()?, layout)
         .with_context(|| format!("{} cannot be read for task {:?}", args.weights.display(), input.task.name))?;
     let bytes = write_weights(&args.out, &input.plan, &parameters, None)?;
     let imported = Imported { task: input.task.name.clone(), parameters: parameters.len(), bytes };

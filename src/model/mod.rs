@@ -6,6 +6,7 @@ mod evaluate;
 mod export;
 mod federated;
 pub(crate) mod file;
+mod found;
 mod import;
 mod init;
 mod inspect;

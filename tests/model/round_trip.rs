@@ -156,6 +156,58 @@ fn every_method_makes_something_that_runs() {
 }
 
 #[test]
+fn weights_are_pruned_by_what_the_flags_say_and_the_report_says_so() {
+    let bench = bench();
+    for (by, flags, pace) in [
+        ("magnitude", &["--one-shot"][..], "one-shot"),
+        ("saliency", &["--prune-by", "saliency"], "gradual"),
+        ("saliency", &["--prune-by", "saliency", "--prune-scope", "layer", "--one-shot"], "one-shot"),
+        ("output", &["--prune-by", "output"], "gradual"),
+    ] {
+        let (out, page) = (bench.path("pruned-by.release"), bench.path("pruned-by.html"));
+        let report = text(&page);
+        let base = ["--method", "prune", "--max-bytes", "4000", "--report", &report];
+        let found = compress(&out, &[&base[..], flags].concat());
+        assert_eq!((found["pruning"]["by"].as_str(), found["pruning"]["pace"].as_str()), (Some(by), Some(pace)));
+        let how = found["pruning"]["how"].as_str().expect("a sentence");
+        let page = std::fs::read_to_string(page).expect("the report");
+        assert!(page.contains(&format!("Weights were pruned {how}.")), "{how}");
+        assert!(found["fits"] == true && accuracy(&out, &[]) > 0.6, "{by} {pace}: {found}");
+    }
+}
+
+#[test]
+fn integers_have_a_scale_a_channel_or_a_tensor() {
+    let bench = bench();
+    let out = bench.path("granular.release");
+    let scales = |granularity: &str| {
+        let found = compress(&out, &["--method", "int4", "--granularity", granularity, "--max-accuracy-loss", "60"]);
+        assert_eq!(found["granularity"], granularity);
+        (found["bytes"].as_u64().expect("bytes"), accuracy(&out, &[]))
+    };
+    let ((channel, by_channel), (tensor, by_tensor)) = (scales("channel"), scales("tensor"));
+    // 48 + 48 + 48 + 10 channels of two bytes each against one scale for each of four tensors; 4-bit levels differ a little.
+    assert!(tensor + 200 < channel, "{tensor} and {channel}");
+    assert!(by_channel > 0.8 && by_tensor > 0.5, "{by_channel} and {by_tensor}");
+}
+
+#[test]
+fn a_method_that_does_not_apply_writes_the_full_model_and_says_so() {
+    let bench = bench();
+    let (task, out) = (text(&bench.path("task.toml")), bench.path("plain.release"));
+    let layers = "model.layers=[\"flatten\", { linear = { out = 10 } }]";
+    let weights = text(&bench.path("plain.safetensors"));
+    json(&["model", "init", &task, "--set", layers, "--out", &weights]);
+    let base = ["model", "compress", &task, "--set", layers, "--weights", &weights, "--out"];
+    let found = json(&[&base[..], &[&text(&out), "--method", "layers"]].concat());
+    assert_eq!((found["chosen"].as_str(), found["fits"].as_bool()), (Some("f32"), Some(true)));
+    let notes: Vec<&str> = found["notes"].as_array().expect("notes").iter().filter_map(Value::as_str).collect();
+    assert!(notes.iter().any(|note| note.starts_with("removing whole layers does not apply")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("the release is the full model in floats")), "{notes:?}");
+    assert_eq!(json(&["model", "inspect", &text(&out)])["layers"][0]["form"], "f32");
+}
+
+#[test]
 fn devices_alone_can_tune_a_model() {
     let out = bench().path("federated.release");
     let found = compress(&out, &["--federated", "--method", "deep", "--max-bytes", "2000"]);

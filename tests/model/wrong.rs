@@ -63,10 +63,74 @@ fn a_broken_release_is_an_error() {
     bytes[middle] ^= 1;
     std::fs::write(&out, &bytes).expect("the release is spoilt");
     let (said, code) = complaint(&["model", "evaluate", &task, "--model", &text(&out)]);
-    assert!(code == 1 && said.contains("broken.release") && !said.contains("panicked"), "{said}");
+    let wanted = "broken.release is a release that cannot be read: the release is damaged or cut off";
+    assert!(code == 1 && said.contains(wanted) && said.contains("fetch it again"), "{said}");
     std::fs::write(&out, &bytes[..middle]).expect("the release is cut");
     let (said, code) = complaint(&["model", "inspect", &text(&out)]);
-    assert!(code == 1 && !said.contains("panicked"), "{said}");
+    assert!(code == 1 && said.contains(wanted), "{said}");
+    bytes[4] = 9;
+    std::fs::write(&out, &bytes).expect("a release of another format");
+    let (said, code) = complaint(&["model", "inspect", &text(&out)]);
+    assert!(code == 1 && said.contains("a release of format 9, and this program reads format 1"), "{said}");
+}
+
+#[test]
+fn a_release_is_no_float_weights_and_says_what_would_be() {
+    let bench = bench();
+    let task = text(&bench.path("task.toml"));
+    // A release begins with these four letters, whatever follows.
+    let release = bench.path("some.release");
+    std::fs::write(&release, b"STRL\x01and so on").expect("a file");
+    let release = text(&release);
+    for arguments in [
+        vec!["model", "import", &task, "--weights", &release, "--layout", "torch", "--out", "never"],
+        vec!["model", "compress", &task, "--weights", &release, "--out", "never"],
+    ] {
+        let (said, code) = complaint(&arguments);
+        assert!(said.contains("some.release is a release, whose weights are compressed"), "{said}");
+        assert!(said.contains("`starling model export`") && code == 1, "{said}");
+    }
+}
+
+#[test]
+fn results_that_have_nowhere_to_go_are_refused_before_the_work() {
+    let bench = bench();
+    let (task, weights) = (text(&bench.path("task.toml")), text(&bench.path("weights.safetensors")));
+    let (folder, good) = (text(&bench.path("")), text(&bench.path("checked.release")));
+    for flag in ["--out", "--report", "--json"] {
+        // Thorough would take minutes: the refusal comes first.
+        let mut arguments = vec!["model", "compress", &task, "--weights", &weights, "--effort", "thorough"];
+        if flag != "--out" {
+            arguments.extend(["--out", &good]);
+        }
+        for nowhere in ["/nowhere/at/all/file", &folder] {
+            let (said, code) = complaint(&[&arguments[..], &[flag, nowhere]].concat());
+            assert!(said.contains("cannot be written") && said.contains(nowhere) && code == 1, "{flag}: {said}");
+        }
+    }
+    assert!(!bench.path("checked.release").exists(), "looking whether a file can be written leaves none behind");
+}
+
+#[test]
+fn ways_of_pruning_that_exclude_each_other_are_refused_as_arguments() {
+    let bench = bench();
+    let (task, weights) = (text(&bench.path("task.toml")), text(&bench.path("weights.safetensors")));
+    let base = ["model", "compress", &task, "--weights", &weights, "--out", "never"];
+    let (said, code) = complaint(&[&base[..], &["--prune-by", "output", "--prune-scope", "layer"]].concat());
+    assert!(code == 2 && said.contains("scope \"global\""), "{said}");
+    let (said, code) = complaint(&[&base[..], &["--prune-by", "hessian"]].concat());
+    assert!(code == 2 && said.contains("saliency") && said.contains("output"), "{said}");
+}
+
+#[test]
+fn the_help_lists_what_exit_codes_mean() {
+    let output = crate::starling(&["--help"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let codes: Vec<&str> = said.lines().skip_while(|line| *line != "Exit codes:").skip(1).collect();
+    for (line, code) in codes.iter().zip(["0", "1", "2", "3", "4", "5", "101"]) {
+        assert_eq!(line.split_whitespace().next(), Some(code), "{said}");
+    }
+    assert_eq!(codes.len(), 7, "{said}");
 }
 
 #[test]

@@ -99,6 +99,27 @@ fn distance(limits: &Limits, figures: &Figures, baseline: &Figures, kind: TaskKi
     limits.exceeded(figures, baseline, kind).iter().map(|(_, excess)| excess).sum()
 }
 
+/// How much shorter a latency counts as faster, against the noise of two measurements.
+const FASTER: f64 = 0.9;
+
+/// What speaks for another candidate than the one at `index`, in words: the fastest, where it is clearly faster. A small file is
+/// not always a fast one: kept weights are multiplied one by one, and integers many at a time.
+pub(crate) fn faster(names: &[&str], figures: &[Figures], index: usize, kind: TaskKind) -> Option<String> {
+    let own = figures[index].latency_us?;
+    let others = (0..figures.len()).filter_map(|other| Some((other, figures[other].latency_us?)));
+    let (other, latency) = others.min_by(|a, b| a.1.total_cmp(&b.1))?;
+    #[allow(clippy::cast_precision_loss, reason = "sizes stay far below 2^53")]
+    let ratio = figures[other].bytes as f64 / figures[index].bytes.max(1) as f64;
+    let quality = match kind {
+        TaskKind::Regression => format!("a loss of {:.4}", figures[other].loss),
+        _ => format!("{:.2} % right", 100.0 * figures[other].accuracy),
+    };
+    let size = if ratio >= 1.0 { format!("{ratio:.1} times as large") } else { "smaller".to_owned() };
+    (latency < own * FASTER).then(|| {
+        format!("{} is faster ({latency:.1} µs against {own:.1}), with a file {size} and {quality}", names[other])
+    })
+}
+
 /// The limits in words.
 pub fn describe(limits: &Limits, kind: TaskKind) -> String {
     let lost = |points: f64| match kind {

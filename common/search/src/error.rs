@@ -8,10 +8,13 @@ use starling_spec::SpecError;
 pub enum SearchError {
     /// No such method.
     #[error(
-        "no compression method is called {0:?}; expected auto, prune, codebook, deep, int8, int4, fixed:B (B from 2 to 16), f16, \
+        "no compression method is called {0:?}; expected auto, prune, codebook, deep, int8, int4, fixed:B (B from 2 to 16), f16, f32, \
          binary, layers or units"
     )]
     Method(String),
+    /// A way of pruning that there is not.
+    #[error("{0}")]
+    Pruning(String),
     /// The weights are another network's.
     #[error("{got} weights came with a task whose network has {expected}")]
     Weights {
@@ -44,6 +47,9 @@ pub enum SearchError {
         /// Why it failed.
         source: ModelError,
     },
+    /// The side that has the data has no way to do something: what asks for it does not apply there.
+    #[error("{0}")]
+    Unavailable(&'static str),
     /// The side that has the data (devices, say) could not do its part.
     #[error("{doing} failed")]
     Tuner {

@@ -41,6 +41,9 @@ pub fn report_html(outcome: &Outcome) -> String {
             describe(&outcome.limits, outcome.kind),
         ),
     );
+    if let Some(pruning) = outcome.pruning {
+        push(&mut page, format_args!("<p>Weights were pruned {}.</p>\n", escape(&pruning.to_string())));
+    }
     plot(&mut page, outcome);
     candidates(&mut page, outcome);
     push(&mut page, format_args!("<h2>{}, tensor by tensor</h2>\n", escape(&chosen.name)));
@@ -304,7 +307,8 @@ mod tests {
     use super::*;
     use crate::choice::Choice;
     use crate::figures::Limits;
-    use crate::method::Method;
+    use crate::method::{Granularity, Method};
+    use crate::pruning::Pruning;
 
     fn figures(accuracy: f64, bytes: u64) -> Figures {
         Figures { accuracy, loss: 1.0 - accuracy, points_error: None, bytes, macs: Some(bytes), latency_us: None }
@@ -338,6 +342,8 @@ mod tests {
             on_front: vec![true, true],
             choice: Choice { index: 0, fits: true, why: "the smallest".into() },
             limits: Limits::default(),
+            pruning: Some(Pruning::default()),
+            granularity: Granularity::default(),
             notes: vec!["binary <weights> were not tried".into()],
         }
     }
@@ -354,6 +360,7 @@ mod tests {
             "784×300",
             "<polyline",
             "the smallest",
+            "pruned by magnitude over all layers (LAMP); gradually",
         ] {
             assert!(page.contains(wanted), "{wanted}");
         }

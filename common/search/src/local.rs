@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::sync::atomic::AtomicBool;
 
 use starling_compress::method::prune::Mask;
+use starling_compress::method::sensitivity::output_difference;
 use starling_compress::{InputRange, Release, WeightMap};
 use starling_data::{Dataset, split_holdout};
 use starling_engine::{Engine, InferenceError};
@@ -29,6 +30,9 @@ const BATCH: usize = 64;
 
 /// Rows of the calibration data: effects of removals are averages over them.
 const CALIBRATION_ROWS: usize = 2_000;
+
+/// Rows of it that outputs are compared on, for a dozen cuts of each layer.
+const OUTPUT_ROWS: usize = 1_000;
 
 /// The temperature of distillation (Hinton et al. 2015 use 2 to 20; small networks do best at the low end, §3).
 const TEMPERATURE: f32 = 2.0;
@@ -155,6 +159,20 @@ impl Tuner for LocalTuner<'_> {
         found.map(|(_, gradient)| gradient).map_err(SearchError::model("measuring the gradient"))
     }
 
+    fn output_differences(&mut self, model: &Model, changed: &[&[f32]]) -> Result<Vec<f64>, SearchError> {
+        let network = self.network(model)?;
+        let rows = &self.fit[..OUTPUT_ROWS.min(self.fit.len())];
+        let outputs = |parameters: &[f32]| {
+            network.outputs(parameters, self.data, rows).map_err(SearchError::model("comparing outputs"))
+        };
+        let reference = outputs(&model.parameters)?;
+        changed.iter().map(|changed| Ok(output_difference(&reference, &outputs(changed)?))).collect()
+    }
+
+    fn moves_masks(&self) -> bool {
+        true
+    }
+
     fn fine_tune(&mut self, model: &mut Model, tuning: &FineTune<'_>) -> Result<(), SearchError> {
         let mut network = self.network(model)?;
         let shape = infer(self.plan.kind, &self.plan.shape, &model.layers)?;
@@ -165,7 +183,7 @@ impl Tuner for LocalTuner<'_> {
             Constraint::Pruned => Some(mask.get_or_init(|| Mask::of_zeros(&shape, &model.parameters))),
             Constraint::Share(share) => {
                 let steps = tuning.epochs * self.fit.len().div_ceil(batch);
-                Some(surgery.get_or_init(|| Surgery::new(&shape, share, steps)))
+                Some(surgery.get_or_init(|| Surgery::new(&shape, share, tuning.worth, steps)))
             }
             Constraint::Clustered(centroids) => {
                 Some(clustered.get_or_init(|| Clustered::new(&shape, &model.parameters, centroids)))

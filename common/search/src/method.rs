@@ -16,12 +16,14 @@ pub enum Method {
     Codebook,
     /// Pruned, then shared, then entropy-coded: Deep Compression (Han et al. 2016).
     Deep,
-    /// Symmetric integers of 8 or 4 bits, a scale an output channel, activations calibrated; no training.
+    /// Symmetric integers of 8 or 4 bits (see [`Granularity`]), activations calibrated; no training.
     Integer(u8),
     /// Power-of-two fixed point of so many bits; no training.
     Fixed(u8),
     /// binary16; no training.
     Half,
+    /// Not compressed: what is left where nothing that was asked for applies.
+    Float,
     /// Binary weights and activations (XNOR-Net), trained under the full model's guidance.
     Binary,
     /// Whole layers and residual blocks removed one by one.
@@ -49,6 +51,7 @@ impl FromStr for Method {
             "int8" => Self::Integer(8),
             "int4" => Self::Integer(4),
             "f16" => Self::Half,
+            "f32" => Self::Float,
             "binary" => Self::Binary,
             "layers" => Self::Layers,
             "units" => Self::Units,
@@ -70,11 +73,22 @@ impl fmt::Display for Method {
             Self::Integer(bits) => return write!(f, "int{bits}"),
             Self::Fixed(bits) => return write!(f, "fixed:{bits}"),
             Self::Half => "f16",
+            Self::Float => "f32",
             Self::Binary => "binary",
             Self::Layers => "layers",
             Self::Units => "units",
         })
     }
+}
+
+/// What has a scale of its own where weights become integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Granularity {
+    /// The whole tensor: two bytes fewer an output channel.
+    Tensor,
+    /// Each output channel (Krishnamoorthi 2018, §2.2).
+    #[default]
+    Channel,
 }
 
 /// How much time a search may take.
@@ -106,7 +120,7 @@ mod tests {
 
     #[test]
     fn every_method_reads_as_it_is_written() {
-        let words = "auto prune codebook deep int8 int4 fixed:6 f16 binary layers units";
+        let words = "auto prune codebook deep int8 int4 fixed:6 f16 f32 binary layers units";
         for word in words.split(' ') {
             assert_eq!(word.parse::<Method>().expect(word).to_string(), word);
         }

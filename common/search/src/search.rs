@@ -6,11 +6,12 @@ use starling_spec::random::{Purpose, Random};
 use starling_spec::{TaskKind, TaskPlan};
 
 use crate::candidate::Candidate;
-use crate::choice::{Choice, choose};
+use crate::choice::{Choice, choose, faster};
 use crate::error::SearchError;
 use crate::figures::{Figures, Limits};
 use crate::front::front;
-use crate::method::{Effort, Method};
+use crate::method::{Effort, Granularity, Method};
+use crate::pruning::Pruning;
 use crate::recipe;
 use crate::session::Session;
 use crate::tuner::{Model, Tuner};
@@ -25,6 +26,10 @@ pub struct Settings {
     pub method: Method,
     /// The device's budget.
     pub limits: Limits,
+    /// How weights are pruned.
+    pub pruning: Pruning,
+    /// What has a scale of its own where weights become integers.
+    pub granularity: Granularity,
     /// How long fine-tuning may take.
     pub effort: Effort,
     /// See [`crate::FineTune::distil`].
@@ -37,8 +42,16 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let limits = Limits::default();
-        Self { method: Method::Auto, limits, effort: Effort::Normal, distil: 0.5, lr: 1e-3, seed: 1 }
+        Self {
+            method: Method::Auto,
+            limits: Limits::default(),
+            pruning: Pruning::default(),
+            granularity: Granularity::default(),
+            effort: Effort::Normal,
+            distil: 0.5,
+            lr: 1e-3,
+            seed: 1,
+        }
     }
 }
 
@@ -77,6 +90,10 @@ pub struct Outcome {
     pub choice: Choice,
     /// The limits that it was held against.
     pub limits: Limits,
+    /// How weights were pruned, where they were.
+    pub pruning: Option<Pruning>,
+    /// What had a scale of its own where weights became integers.
+    pub granularity: Granularity,
     /// What did not apply, and what to know when reading the figures.
     pub notes: Vec<String>,
 }
@@ -100,6 +117,7 @@ pub fn search(
     stopwatch: &mut dyn Stopwatch,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, SearchError> {
+    settings.pruning.check()?;
     let expected = plan.manifest()?.len();
     if parameters.len() != expected {
         return Err(SearchError::Weights { expected, got: parameters.len() });
@@ -136,12 +154,17 @@ pub fn search(
     recipe::run_all(&mut session)?;
     let Session { baseline, candidates, mut notes, tuner, .. } = session;
     let figures: Vec<Figures> = candidates.iter().map(|candidate| candidate.figures).collect();
-    let Some(choice) = choose(&figures, &baseline, &settings.limits, plan.kind) else {
+    let Some(mut choice) = choose(&figures, &baseline, &settings.limits, plan.kind) else {
         return Err(SearchError::Nothing(notes.join("; ")));
     };
+    let names: Vec<&str> = candidates.iter().map(|candidate| &candidate.name[..]).collect();
+    if let Some(faster) = faster(&names, &figures, choice.index, plan.kind) {
+        choice.why = format!("{}; {faster}", choice.why);
+    }
     if !choice.fits {
         notes.push(choice.why.clone());
     }
+    let pruned = candidates.iter().any(|candidate| matches!(candidate.method, Method::Prune | Method::Deep));
     Ok(Outcome {
         task: plan.name.clone(),
         kind: plan.kind,
@@ -152,6 +175,8 @@ pub fn search(
         candidates,
         choice,
         limits: settings.limits,
+        pruning: pruned.then_some(settings.pruning),
+        granularity: settings.granularity,
         notes,
     })
 }

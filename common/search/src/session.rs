@@ -11,7 +11,7 @@ use starling_spec::{SpecError, TaskPlan};
 use crate::candidate::Candidate;
 use crate::error::SearchError;
 use crate::figures::{Figures, Limits};
-use crate::method::Method;
+use crate::method::{Granularity, Method};
 use crate::search::{Observer, Settings, Stopwatch};
 use crate::tuner::{FineTune, Model, Tuner};
 
@@ -116,9 +116,46 @@ impl Session<'_> {
         Ok(lost)
     }
 
-    /// Bytes of the candidate that was made last.
-    pub(crate) fn last_bytes(&self) -> usize {
-        self.candidates.last().map_or(0, |candidate| candidate.file.len())
+    /// Adds `model` with its weights as calibrated integers of 8 bits; `keep` says which of a tensor's levels are kept, by its values.
+    pub(crate) fn add_integers(
+        &mut self,
+        method: Method,
+        name: String,
+        model: &Model,
+        keep: impl Fn(&[f32], Values) -> Compressed,
+    ) -> Result<f64, SearchError> {
+        let release = self.integers(model, 8, keep)?;
+        self.add(method, name, &release)
+    }
+
+    /// A release of `model` with its weights in symmetric integers of `bits` bits, by the search's granularity; activations take 8
+    /// bits over the ranges of the calibration data.
+    pub(crate) fn integers(
+        &mut self,
+        model: &Model,
+        bits: u8,
+        keep: impl Fn(&[f32], Values) -> Compressed,
+    ) -> Result<Release, SearchError> {
+        let per_channel = self.settings.granularity == Granularity::Channel;
+        let mut release = self.pack(model, Rest::Half, |_, tensor, values| {
+            keep(values, quantise::integer(values, &tensor.shape, bits, per_channel))
+        })?;
+        let plan = TaskPlan { layers: model.layers.clone(), ..self.plan.clone() };
+        release.inputs = self.tuner.calibrate(&Release::float(&plan, &model.parameters))?;
+        Ok(release)
+    }
+
+    /// What the candidate that was made last is like.
+    pub(crate) fn last_figures(&self) -> Option<Figures> {
+        self.candidates.last().map(|candidate| candidate.figures)
+    }
+
+    /// Whether a candidate from the one numbered `first` on keeps within the limits of latency and multiply-accumulates.
+    pub(crate) fn keeps_speed(&self, first: usize) -> bool {
+        let limits = Limits { bytes_max: None, points_lost_max: None, ..self.settings.limits };
+        self.candidates[first..]
+            .iter()
+            .any(|candidate| limits.exceeded(&candidate.figures, &self.baseline, self.plan.kind).is_empty())
     }
 
     /// Multiply-accumulates and median latency of `release`, where the engine runs it.
@@ -167,15 +204,25 @@ impl Session<'_> {
         model
     }
 
-    /// Whether a recipe that makes ever smaller candidates can stop, the last one having lost `lost` points at `bytes`.
-    pub(crate) fn is_hopeless(&self, lost: f64, bytes: usize) -> bool {
-        let Limits { bytes_max, points_lost_max, .. } = self.settings.limits;
-        match points_lost_max {
-            Some(max) => lost > max + HOPELESS_POINTS,
-            // Smaller ones would fit as well, and answer worse.
-            None if bytes_max.is_some_and(|max| (bytes as u64) < max / 2) => true,
-            None => lost > crate::figures::POINTS_LOST_DEFAULT + 2.0 * HOPELESS_POINTS,
+    /// Whether a recipe that makes ever smaller candidates can stop: those from the one numbered `first` on are its last step's,
+    /// which lost `lost` points.
+    pub(crate) fn can_stop(&self, lost: f64, first: usize) -> bool {
+        let Limits { bytes_max, latency_us_max, macs_max, points_lost_max } = self.settings.limits;
+        if let Some(max) = points_lost_max {
+            return lost > max + HOPELESS_POINTS;
         }
+        let limits_speed = latency_us_max.is_some() || macs_max.is_some();
+        if limits_speed && !self.keeps_speed(first) {
+            return false;
+        }
+        // Where all limits are kept, smaller ones would keep them as well, and answer worse. Sizes are gone below far enough to
+        // tell those in between.
+        let smallest = self.candidates[first..].iter().map(|candidate| candidate.figures.bytes).min();
+        let is_small = bytes_max.is_none_or(|max| smallest.is_some_and(|bytes| bytes < max / 2));
+        if (limits_speed || bytes_max.is_some()) && is_small {
+            return true;
+        }
+        lost > crate::figures::POINTS_LOST_DEFAULT + 2.0 * HOPELESS_POINTS
     }
 }
 

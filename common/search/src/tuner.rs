@@ -9,6 +9,7 @@ use starling_model::Evaluated;
 use starling_spec::Layer;
 
 use crate::error::SearchError;
+use crate::pruning::Worth;
 
 /// A network under work: its layers, which may already be fewer or smaller than the task's, and their parameters.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,7 +28,7 @@ pub enum Constraint<'a> {
     /// Weights that are 0 stay 0.
     Pruned,
     /// The worthiest share of all prunable weights is kept, all others are 0 at the end; which they are may change meanwhile
-    /// (see [`crate::Surgery`]). A side that cannot do so prunes first and then holds the mask.
+    /// (see [`crate::Surgery`]). A side whose masks do not move (see [`Tuner::moves_masks`]) prunes first and then holds the mask.
     Share(f64),
     /// Each prunable tensor's kept weights take at most so many values, which move along (see [`crate::Clustered`]); weights that
     /// are 0 stay 0.
@@ -45,6 +46,9 @@ pub struct FineTune<'a> {
     pub epochs: usize,
     /// The first learning rate (Adam).
     pub lr: f64,
+    /// Which weights [`Constraint::Share`] keeps. A side whose masks do not move is asked for [`Worth::Lamp`] alone: for any other
+    /// worth its masks are drawn before it tunes.
+    pub worth: Worth<'a>,
     /// How much of the loss is the distance to the full model's outputs, from 0 (labels alone) to 1 (distillation, Hinton et
     /// al. 2015, §2). A side that cannot do so tunes on labels.
     pub distil: f64,
@@ -82,8 +86,23 @@ pub trait Tuner {
     /// The gradient of [`Tuner::loss`] by the parameters.
     ///
     /// # Errors
-    /// As [`Tuner::evaluate`].
+    /// As [`Tuner::evaluate`]; [`SearchError::Unavailable`] from a side that gives no gradients.
     fn gradient(&mut self, model: &Model) -> Result<Vec<f32>, SearchError>;
+
+    /// How far the outputs of `model`'s network move on calibration data with each of the parameters `changed`, in the model's
+    /// place: [`starling_compress::method::sensitivity::output_difference`].
+    ///
+    /// # Errors
+    /// As [`Tuner::evaluate`]; [`SearchError::Unavailable`] from a side that compares no outputs, which is what a side says unless
+    /// it defines this.
+    fn output_differences(&mut self, _model: &Model, _changed: &[&[f32]]) -> Result<Vec<f64>, SearchError> {
+        Err(SearchError::Unavailable("the side that has the data does not compare outputs"))
+    }
+
+    /// Whether masks move while this side tunes under [`Constraint::Share`], by any [`Worth`].
+    fn moves_masks(&self) -> bool {
+        false
+    }
 
     /// Tunes `model` in place.
     ///

@@ -7,6 +7,7 @@ use starling_spec::init::initial_parameters;
 
 use crate::error::SearchError;
 use crate::method::Method;
+use crate::pruning::Worth;
 use crate::session::{Rest, Session, binary_weights};
 use crate::tuner::{Constraint, FineTune, Model};
 
@@ -31,6 +32,7 @@ pub(crate) fn run(session: &mut Session<'_>) -> Result<(), SearchError> {
         constraint: Constraint::Free,
         epochs: session.settings.effort.epochs(EPOCHS),
         lr: session.settings.lr * LR,
+        worth: Worth::default(),
         distil: session.settings.distil,
     };
     session.fine_tune("train binary weights", &mut model, &tuning)?;

@@ -1,6 +1,8 @@
 //! How candidates are made, one file a family.
 
+mod aim;
 mod binary;
+mod cut;
 mod ladder;
 mod post_training;
 mod shared;
@@ -37,6 +39,11 @@ pub(crate) fn run_all(session: &mut Session<'_>) -> Result<(), SearchError> {
              --effort thorough",
         ),
         _ => {}
+    }
+    if session.candidates.is_empty() {
+        session
+            .note(format!("--method {method} makes nothing of this network; the release is the full model in floats"));
+        post_training::float(session)?;
     }
     Ok(())
 }

@@ -16,6 +16,9 @@ pub(crate) fn run(session: &mut Session<'_>) -> Result<(), SearchError> {
     if method.includes(Method::Half) {
         half(session)?;
     }
+    if method == Method::Float {
+        float(session)?;
+    }
     match method {
         Method::Auto => FIXED_BITS.into_iter().try_for_each(|bits| fixed(session, bits))?,
         Method::Fixed(bits) => fixed(session, bits)?,
@@ -38,6 +41,13 @@ fn half(session: &mut Session<'_>) -> Result<(), SearchError> {
     Ok(())
 }
 
+/// The full model as it is.
+pub(super) fn float(session: &mut Session<'_>) -> Result<(), SearchError> {
+    let release = Release::float(session.plan, &session.original.parameters);
+    session.add(Method::Float, "f32".into(), &release)?;
+    Ok(())
+}
+
 fn fixed(session: &mut Session<'_>, bits: u8) -> Result<(), SearchError> {
     let release = session.pack(&session.original, Rest::Half, |_, _, values| Compressed {
         kept: None,
@@ -47,14 +57,10 @@ fn fixed(session: &mut Session<'_>, bits: u8) -> Result<(), SearchError> {
     Ok(())
 }
 
-/// Integers of `bits` bits, one scale an output channel; activations take 8 bits over the ranges of the calibration data.
+/// Integers of `bits` bits, by the search's granularity.
 fn integer(session: &mut Session<'_>, bits: u8) -> Result<(), SearchError> {
-    let mut release = session.pack(&session.original, Rest::Half, |_, tensor, values| Compressed {
-        kept: None,
-        values: quantise::integer(values, &tensor.shape, bits, true),
-    })?;
-    let float = Release::float(session.plan, &session.original.parameters);
-    release.inputs = session.tuner.calibrate(&float)?;
+    let model = session.original.clone();
+    let release = session.integers(&model, bits, |_, values| Compressed { kept: None, values })?;
     session.add(Method::Integer(bits), format!("int{bits}"), &release)?;
     Ok(())
 }

@@ -6,6 +6,7 @@ use starling_compress::{Compressed, Release};
 
 use crate::error::SearchError;
 use crate::method::Method;
+use crate::pruning::Worth;
 use crate::session::{Rest, Session, sparse};
 use crate::tuner::{Constraint, FineTune, Model};
 
@@ -51,6 +52,7 @@ pub(crate) fn share_weights(
         constraint: Constraint::Clustered(centroids),
         epochs: effort.epochs(epochs.clusters),
         lr: lr * CLUSTERS_LR,
+        worth: Worth::default(),
         distil,
     };
     session.fine_tune("train clusters", &mut tuned, &tuning)?;
@@ -69,6 +71,7 @@ pub(crate) fn share_weights(
         constraint: Constraint::Shared(&map),
         epochs: effort.epochs(epochs.centroids),
         lr: lr * CENTROIDS_LR,
+        worth: Worth::default(),
         distil,
     };
     session.fine_tune("train centroids", &mut tuned, &tuning)?;

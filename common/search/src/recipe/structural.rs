@@ -2,13 +2,12 @@
 
 use starling_compress::method::quantise;
 use starling_compress::method::structure::{self, Removal};
-use starling_compress::tensor::{channel_of, channels};
 use starling_compress::{Compressed, Release};
-use starling_spec::manifest::ParamTensor;
-use starling_spec::{Layer, ParamManifest};
+use starling_spec::Layer;
 
 use crate::error::SearchError;
 use crate::method::Method;
+use crate::pruning::Worth;
 use crate::session::{Rest, Session, remove};
 use crate::tuner::{Constraint, FineTune, Model};
 
@@ -17,6 +16,10 @@ const EPOCHS: usize = 4;
 
 /// The shares of hidden units that are left, step by step.
 const UNIT_SHARES: [f64; 5] = [0.75, 0.5, 0.35, 0.25, 0.15];
+
+/// Where these do not make the network as fast as asked, each further share is so much of the one before, down to the last.
+const UNITS_FURTHER: f64 = 0.6;
+const UNIT_SHARE_MIN: f64 = 0.01;
 
 /// Removes whole layers and residual blocks, each time the one whose loss the network feels least, and tunes what is left.
 /// Gives the smallest network that stays within the accepted loss of accuracy.
@@ -46,13 +49,13 @@ pub(crate) fn layers(session: &mut Session<'_>) -> Result<Option<Model>, SearchE
         model = without;
         let left = parametric_layers(&model.layers);
         tune(session, &mut model, &format!("remove layers, {left} left"))?;
-        let release = packed(session, &model)?;
-        let lost = session.add(Method::Layers, format!("layers {left} of {total}"), &release)?;
+        let first = session.candidates.len();
+        let lost = add(session, Method::Layers, &format!("layers {left} of {total}"), &model)?;
         let accepted = session.settings.limits.points_lost_max.unwrap_or(crate::figures::POINTS_LOST_DEFAULT);
         if lost <= accepted {
             best = Some(model.clone());
         }
-        if session.is_hopeless(lost, usize::MAX) {
+        if session.can_stop(lost, first) {
             break;
         }
     }
@@ -64,40 +67,65 @@ pub(crate) fn layers(session: &mut Session<'_>) -> Result<Option<Model>, SearchE
     Ok(best)
 }
 
-/// Removes neurons and channels, those with the smallest effect on the loss first: `(Σ w·g)²` over a unit's own weights
-/// (Molchanov et al. 2019, eq. 8), and tunes what is left.
+/// Removes neurons and channels, those with the smallest effect on the loss first (see [`structure::unit_saliency`]), and tunes
+/// what is left.
 pub(crate) fn units(session: &mut Session<'_>) -> Result<(), SearchError> {
+    match shrink(session) {
+        Err(SearchError::Unavailable(why)) => {
+            session.note(format!("removing units by their effect on the loss does not apply here: {why}"));
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+fn shrink(session: &mut Session<'_>) -> Result<(), SearchError> {
+    let plan = session.plan;
     let mut model = session.original.clone();
-    let hidden = unit_layers(session, &model);
+    let hidden = unit_layers(session);
     if hidden.is_empty() {
         session.note(
             "removing units does not apply: the network has no hidden linear or convolution layer whose units could go",
         );
         return Ok(());
     }
-    for share in UNIT_SHARES {
+    let mut share = 1.0;
+    for position in 0.. {
+        share = UNIT_SHARES.get(position).copied().unwrap_or(share * UNITS_FURTHER);
+        if share < UNIT_SHARE_MIN {
+            break;
+        }
         session.observer.stage("measure units", 0);
         let gradient = session.tuner.gradient(&model)?;
-        let network = session.network(&model)?;
         // All effects are those of the network before the step: removing from one layer shifts the others' tensors.
-        let keeps: Vec<Vec<bool>> = hidden
-            .iter()
-            .map(|layer| {
-                strongest(&effects(&network.manifest, &layer.path, &model.parameters, &gradient), layer.keep(share))
-            })
-            .collect();
-        for (layer, keep) in hidden.iter().zip(keeps) {
+        let mut keeps = Vec::new();
+        for layer in &hidden {
+            let effects = structure::unit_saliency(
+                plan.kind,
+                &plan.shape,
+                &model.layers,
+                &model.parameters,
+                &gradient,
+                &layer.path,
+            );
+            match effects {
+                Ok(effects) => keeps.push((layer, strongest(&effects, layer.keep(share)))),
+                Err(error) => session.note(format!("some units stay: {error}")),
+            }
+        }
+        for (layer, keep) in keeps {
             let removal = Removal::Units { layer: layer.path.clone(), keep };
-            match remove(session.plan, &model, &removal) {
+            match remove(plan, &model, &removal) {
                 Ok((layers, parameters)) => model = Model { layers, parameters },
                 Err(error) => session.note(format!("some units stay: {error}")),
             }
         }
         let percent = format!("{:.0} %", share * 100.0);
         tune(session, &mut model, &format!("keep {percent} of the units"))?;
-        let release = packed(session, &model)?;
-        let lost = session.add(Method::Units, format!("units {percent}"), &release)?;
-        if session.is_hopeless(lost, usize::MAX) {
+        let first = session.candidates.len();
+        let lost = add(session, Method::Units, &format!("units {percent}"), &model)?;
+        let is_last = position + 1 >= UNIT_SHARES.len() && session.keeps_speed(first);
+        if is_last || session.can_stop(lost, first) {
             break;
         }
     }
@@ -123,22 +151,12 @@ impl UnitLayer {
     }
 }
 
-/// The layers of `model` that can do without their first unit, found by trying.
-fn unit_layers(session: &Session<'_>, model: &Model) -> Vec<UnitLayer> {
-    let mut found = Vec::new();
-    walk(&model.layers, &mut Vec::new(), &mut |path, layer| {
-        let units = match layer {
-            Layer::Linear(linear) => linear.out,
-            Layer::Conv1d(conv) | Layer::Conv2d(conv) => conv.out,
-            _ => return,
-        };
-        let keep = (0..units).map(|unit| unit > 0).collect();
-        let removal = Removal::Units { layer: path.to_vec(), keep };
-        if units > 1 && remove(session.plan, model, &removal).is_ok() {
-            found.push(UnitLayer { path: path.to_vec(), units });
-        }
-    });
-    found
+/// The layers of the full model whose units can go.
+fn unit_layers(session: &Session<'_>) -> Vec<UnitLayer> {
+    let plan = session.plan;
+    let found = structure::layers_with_units(plan.kind, &plan.shape, &session.original.layers);
+    let several = found.into_iter().filter(|(_, units)| *units > 1);
+    several.map(|(path, units)| UnitLayer { path, units }).collect()
 }
 
 /// Calls `see` for every layer, those inside residuals included, with its path.
@@ -151,24 +169,6 @@ fn walk(layers: &[Layer], path: &mut Vec<usize>, see: &mut dyn FnMut(&[usize], &
         }
         path.pop();
     }
-}
-
-/// The effect of each unit of the layer at `path` on the loss: `(Σ w·g)²` over its own weights and bias.
-fn effects(manifest: &ParamManifest, path: &[usize], parameters: &[f32], gradient: &[f32]) -> Vec<f64> {
-    let place: String = path.iter().map(|index| format!("{index}.")).collect();
-    let own = |tensor: &&ParamTensor| tensor.name.strip_prefix(&place).is_some_and(|rest| rest.split('.').count() == 2);
-    let mut sums: Vec<f64> = Vec::new();
-    for tensor in manifest.tensors.iter().filter(own) {
-        // A bias has one value a unit, as a channel has.
-        let units = if tensor.shape.len() == 1 { tensor.len() } else { channels(&tensor.shape) };
-        sums.resize(units.max(sums.len()), 0.0);
-        let values = parameters[tensor.range()].iter().zip(&gradient[tensor.range()]);
-        for (index, (weight, slope)) in values.enumerate() {
-            let unit = if tensor.shape.len() == 1 { index } else { channel_of(&tensor.shape, index) };
-            sums[unit] += f64::from(*weight) * f64::from(*slope);
-        }
-    }
-    sums.iter().map(|sum| sum * sum).collect()
 }
 
 /// Marks the `count` largest of `effects`; of equal ones the first stay.
@@ -185,13 +185,20 @@ fn tune(session: &mut Session<'_>, model: &mut Model, what: &str) -> Result<(), 
         constraint: Constraint::Free,
         epochs: session.settings.effort.epochs(EPOCHS),
         lr: session.settings.lr,
+        worth: Worth::default(),
         distil: session.settings.distil,
     };
     session.fine_tune(what, model, &tuning)
 }
 
-fn packed(session: &Session<'_>, model: &Model) -> Result<Release, SearchError> {
-    session.pack(model, Rest::Half, |_, _, values| Compressed { kept: None, values: quantise::half(values) })
+/// Adds `model` in binary16 and in calibrated integers: what is smaller still computes in any form. Gives the points that it loses
+/// without the integers.
+fn add(session: &mut Session<'_>, method: Method, name: &str, model: &Model) -> Result<f64, SearchError> {
+    let half: Release =
+        session.pack(model, Rest::Half, |_, _, values| Compressed { kept: None, values: quantise::half(values) })?;
+    let lost = session.add(method, name.to_owned(), &half)?;
+    session.add_integers(method, format!("{name} int8"), model, |_, values| Compressed { kept: None, values })?;
+    Ok(lost)
 }
 
 /// Layers with weights, those inside residuals included.
@@ -214,21 +221,14 @@ fn parametric_layers(layers: &[Layer]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use starling_spec::shape::infer;
-    use starling_spec::{TaskKind, preset};
+    use starling_spec::preset;
 
     use super::*;
 
     #[test]
-    fn a_units_effect_is_that_of_its_own_weights() {
-        let layers: Vec<Layer> = small_layers();
-        let manifest = infer(TaskKind::Classification, &[2], &layers).expect("a network").manifest;
-        // Layer 0: weight [2, 3] and bias [3]; layer 2: weight [3, 2] and bias [2].
-        let parameters = [1., 2., 3., 4., 5., 6., 0.5, 0., 0., 9., 9., 9., 9., 9., 9., 9., 9.];
-        let gradient = [1., 1., -1., 1., -1., 0., 2., 0., 0., 9., 9., 9., 9., 9., 9., 9., 9.];
-        // Unit 0: 1·1 + 4·1 + 0.5·2 = 6; unit 1: 2·1 − 5·1 = −3; unit 2: −3.
-        assert_eq!(effects(&manifest, &[0], &parameters, &gradient), [36.0, 9.0, 9.0]);
+    fn the_strongest_stay_and_of_equal_ones_the_first() {
         assert_eq!(strongest(&[36.0, 9.0, 9.0], 2), [true, true, false]);
+        assert_eq!(strongest(&[1.0, 9.0, 36.0], 1), [false, false, true]);
     }
 
     fn small_layers() -> Vec<Layer> {
