@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Float against compressed, seed by seed, from what run.sh leaves behind.
+"""Float against compressed, seed by seed, from what run.sh leaves behind: `summary.py OUT SEED …`.
 
+Only the seeds that are named count, whatever else the folder holds; a figure older than the file that it is of is refused.
 The interval is Student's, 95 %, over the seeds' paired differences; the agreement is the share of test samples to which
 both models give the same class.
 """
@@ -13,18 +14,30 @@ import sys
 T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
-def main(folder: pathlib.Path) -> None:
+def fresh(path: pathlib.Path, model: pathlib.Path) -> str:
+    """What `path` says of `model`, which was there before it."""
+    for file in (model, path):
+        if not file.exists():
+            sys.exit(f"{file} is missing: run.sh makes it")
+    if path.stat().st_mtime < model.stat().st_mtime:
+        sys.exit(f"{path} is older than {model}: it is of another model; run.sh makes it anew")
+    return path.read_text()
+
+
+def main(folder: pathlib.Path, seeds: list[str]) -> None:
     rows = []
-    for release in sorted(folder.glob("*.release"), key=lambda path: int(path.stem)):
-        weights = release.with_suffix(".safetensors")
-        accuracy = [100 * json.loads(pathlib.Path(f"{path}.evaluate.json").read_text())["accuracy"] for path in (weights, release)]
-        classes = [pathlib.Path(f"{path}.predictions").read_text().split() for path in (weights, release)]
+    for seed in seeds:
+        release, weights = folder / f"{seed}.release", folder / f"{seed}.safetensors"
+        accuracy = [
+            100 * json.loads(fresh(pathlib.Path(f"{path}.evaluate.json"), path))["accuracy"] for path in (weights, release)
+        ]
+        classes = [fresh(pathlib.Path(f"{path}.predictions"), path).split() for path in (weights, release)]
         agreement = 100 * sum(a == b for a, b in zip(*classes)) / len(classes[0])
-        bytes_f32 = json.loads(release.with_suffix(".compress.json").read_text())["bytes_f32"]
+        bytes_f32 = json.loads(fresh(release.with_suffix(".compress.json"), release))["bytes_f32"]
         size = release.stat().st_size
         rows.append((release.stem, accuracy[0], accuracy[1], accuracy[1] - accuracy[0], agreement, size, bytes_f32 / size))
     if not rows:
-        sys.exit(f"{folder} holds no release: run.sh writes them there")
+        sys.exit("name the folder that run.sh has filled, and the seeds")
     print("| seed | float, % | compressed, % | difference, points | agreement, % | bytes | ratio |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for seed, before, after, difference, agreement, size, ratio in rows:
@@ -39,4 +52,4 @@ def main(folder: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]))
+    main(pathlib.Path(sys.argv[1]), sys.argv[2:])
