@@ -213,7 +213,7 @@ def bench(args, model, task, engine):
 
 
 def make(args, task, weights, release, method):
-    """A release, or none where the method does not apply."""
+    """A release, or none where the search fails; all methods here apply to all networks here."""
     say(f"making {release.name} …")
     starling(args, "compress", task, "--weights", weights, "--out", release, "--method", method, "--effort", args.effort,
              may_fail=True)

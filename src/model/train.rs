@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use starling_search::{VALIDATION_SHARE, validation_split};
 
-use super::file::{TrainedOn, write_weights};
+use super::file::{TrainedOn, check_writable, write_weights};
 use crate::report::{JsonArgs, percent, progress};
 use crate::task_input::TaskArgs;
 use crate::train::{Epoch, Trained, pass_table, passes, train_rows};
@@ -47,6 +47,9 @@ struct Kept {
 
 pub(super) fn command(args: &Args) -> Result<()> {
     let input = args.task.read()?;
+    for path in [Some(&args.out), args.json.file()].into_iter().flatten() {
+        check_writable(path)?;
+    }
     let epochs =
         args.epochs.map_or_else(|| passes(&input.task.federation, input.task.train.epochs), |epochs| epochs as usize);
     let data = input.load()?;

@@ -3,7 +3,7 @@
 //! Weights are spread symmetrically around zero, so that zero stays zero (a pruned weight survives quantisation) and integer
 //! products need no correction for a weight's offset (Jacob et al. 2018, "Quantization and training of neural networks for
 //! efficient integer-arithmetic-only inference", §2; Krishnamoorthi 2018, "Quantizing deep convolutional networks for efficient
-//! inference", §2.2 on one scale an output channel).
+//! inference", §2.2 on one scale an output channel). `docs/decisions/0014` has what a zero point would win, and cost.
 
 use half::f16;
 use starling_spec::shape::Network;
@@ -15,8 +15,8 @@ use crate::tensor::{Values, channel_axis, channel_of, channels};
 /// What a clipped scale may be of the one that reaches the largest weight. Fewer bits profit from clipping; at 8 it gains nothing.
 const CLIPS: [f32; 14] = [1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35];
 
-/// Power-of-two fixed point: `round(w · 2^places)` in levels of `bits` bits. `places` is chosen for the tensor: the largest at which
-/// its largest magnitude still fits, or up to two more where clipping it costs less squared error than the coarser grid.
+/// Power-of-two fixed point: `round(w · 2^places)` in levels of `bits` bits. `places` is chosen for the tensor, normalised by its largest
+/// magnitude: the largest at which that still fits, or up to two more where clipping it costs less squared error than the coarser grid.
 ///
 /// # Panics
 /// If `bits` is not 2 to 16.
