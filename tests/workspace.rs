@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("privacy", &["spec", "wire"]),
     ("data", &["spec", "wire"]),
     ("audit", &["wire"]),
+    ("secagg", &["wire"]),
     ("engine", &["compress", "spec", "wire"]),
     ("exchange", &["compress", "spec", "wire"]),
     ("model", &["data", "engine", "compress", "spec", "wire"]),

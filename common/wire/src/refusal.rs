@@ -129,6 +129,79 @@ refusals! {
     NotPermitted = 71, "the role does not allow this; `starling-aggregator access` prints what each role may do";
     /// The request names files of the aggregator's machine.
     OnlyHere = 72, "this can be asked for only at the aggregator's own machine, over its local socket";
+    // Secure aggregation (`starling-secagg`): why a device leaves an attempt, or a message of one is not taken.
+    /// Bytes that are no message of secure aggregation.
+    SecureMalformed = 100, "a message of secure aggregation could not be decoded";
+    /// A message of another phase.
+    SecureOutOfTurn = 101, "a message of secure aggregation came out of turn";
+    /// A message of another attempt or setup.
+    SecureOtherAttempt = 102, "a message of secure aggregation belongs to another attempt, or to one that was set up otherwise";
+    /// A setup that contradicts itself.
+    SecureSetup = 103, "the secure sum's setup cannot be carried out";
+    /// A setup below the owner's policy.
+    SecureWeakSetup = 104, "the secure sum's setup protects less than the device's policy asks for";
+    /// No safe threshold, or too many devices.
+    SecureTopology = 105, "there is no safe graph for a cohort of this size and these assumptions";
+    /// Too few devices to hide among.
+    SecureTinyCohort = 106, "the cohort is smaller than the device's owner allows";
+    /// A device or a key is in the roster twice.
+    SecureDuplicateMember = 107, "the roster holds a device or a key twice";
+    /// A member without a certificate.
+    SecureUncertifiedMember = 108, "the roster names a device without a valid certificate";
+    /// Keys that their device did not sign.
+    SecureSwappedKeys = 109, "the roster holds keys that are not signed by their device for this round";
+    /// Keys of low order.
+    SecureWeakKeys = 110, "the roster holds keys with which every mask would be known";
+    /// The device's own keys are missing or changed.
+    SecureOwnKeysChanged = 111, "the roster does not hold the device's own keys";
+    /// A member of another round or attempt.
+    SecureStaleMember = 112, "the roster holds keys that were advertised for another round or attempt";
+    /// A member with another model.
+    SecureOtherModel = 113, "the devices of the round were given different models";
+    /// A second roster.
+    SecureSecondRoster = 114, "a second roster was sent for the same attempt";
+    /// Too few neighbours with shares.
+    SecureTooFewHolders = 115, "too few of the device's neighbours have shared their secrets";
+    /// An envelope that does not open.
+    SecureBadEnvelope = 116, "an envelope does not open";
+    /// Other envelopes.
+    SecureSecondEnvelopes = 117, "other envelopes were sent for the same attempt";
+    /// A vector of another length.
+    SecureVectorLength = 118, "a vector is not as long as the round's setup says";
+    /// An input beyond the bound.
+    SecureInputRange = 119, "the device's input is beyond the bound of the round's setup";
+    /// Another weight cap than the plan's.
+    SecureInflatedWeight = 120, "the secure sum's setup counts devices by another weight than the plan";
+    /// Too few survivors.
+    SecureTooFewSurvivors = 121, "fewer devices have survived than this device helps to unmask";
+    /// The device was left out.
+    SecureNotASurvivor = 122, "the survivor list leaves the device out";
+    /// A survivor without shares.
+    SecureSurvivorNeverShared = 123, "the survivor list names a device that never shared its secrets";
+    /// Survivors in pieces.
+    SecureSurvivorsSplit = 124, "the survivors fall into pieces whose sums could be told apart";
+    /// A second survivor list.
+    SecureSecondSurvivors = 125, "a second survivor list was sent for the same attempt";
+    /// Devices were shown different lists.
+    SecureSurvivorsDisagree = 126, "another device was shown another survivor list";
+    /// Too few confirmations.
+    SecureTooFewConfirmations = 127, "too few neighbours have confirmed the survivor list";
+    /// Both shares of one device.
+    SecureBothShares = 128, "both shares of one device were asked for";
+    /// The other share.
+    SecureForbiddenShare = 129, "a share was asked for that the survivor list does not allow";
+    /// A second request.
+    SecureSecondUnmasking = 130, "a second request for shares was sent for the same attempt";
+    /// The attempt is not new.
+    SecureReplayedRound = 131, "the round and attempt have been begun before";
+    /// The entropy is not new.
+    SecureReusedSeed = 132, "the device's entropy source has repeated itself; look at the device";
+    /// The state is an older copy.
+    SecureRolledBack = 133, "the device's state folder is an older copy of itself";
+    /// The keys are gone.
+    SecureBurned = 134, "the device has burned its keys of this attempt";
+    /// Somebody who is not expected.
+    SecureUnexpectedMember = 135, "the device is not expected in this phase of the attempt, or has answered otherwise before";
 }
 
 impl Refusal {
