@@ -78,6 +78,8 @@ access! {
         DeviceSuspend  "device-suspend"     Anywhere  [Operator]                      AdminRequest::DeviceSuspend { .. } => "throw out until further notice";
         DeviceResume   "device-resume"      Anywhere  [Operator]                      AdminRequest::DeviceResume { .. } => "let in again";
         DeviceRevoke   "device-revoke"      Anywhere  [Operator]                      AdminRequest::DeviceRevoke { .. } => "throw out for good";
+        DeviceForget   "device-forget"      Anywhere  [Operator]                      AdminRequest::DeviceForget { .. } => "destroy what is held of it";
+        DeviceForgetPlan "device-forget-plan" Anywhere [Operator Auditor]             AdminRequest::DeviceForgetPlan { .. } => "say what forgetting would do";
         DeviceCrl      "device-crl"         Anywhere  [Operator Auditor]              AdminRequest::DeviceCrl => "give out the revocation list";
         AuditRecords   "audit-records"      Anywhere  [Operator Auditor]              AdminRequest::Audit { ask: AuditAsk::Records { .. } | AuditAsk::Checkpoints { .. } } => "read the audit log: verify, export";
         AuditSign      "audit-checkpoint"   Anywhere  [Operator Auditor]              AdminRequest::Audit { ask: AuditAsk::Checkpoint { .. } } => "have the log sign all there is";

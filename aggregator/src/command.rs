@@ -12,6 +12,7 @@ use starling_daemon::keeping::{self, BackupVerb, KeepRequest, Kept, KeyVerb};
 use starling_store::KeySource;
 
 mod device;
+mod forget;
 
 use crate::access;
 use crate::admin;

@@ -38,6 +38,21 @@ pub struct AggregatorConfig {
     /// certificates come from `starling certs issue`.
     #[serde(default)]
     pub enrolment: Option<EnrolmentSection>,
+    /// Versions that are kept beyond the next one.
+    #[serde(default)]
+    pub versions: VersionsSection,
+}
+
+/// `[versions]`: what `device forget --unlearn` can go back to. Without it a run begins anew from its first version.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VersionsSection {
+    /// The version of every so many rounds is kept; 0, the default, keeps none.
+    #[serde(default)]
+    pub every_rounds: u32,
+    /// How many of them a run has at most, at 4 bytes a parameter each; then the rounds between them double.
+    #[serde(default)]
+    pub keep: u32,
 }
 
 /// `[enrolment]`.

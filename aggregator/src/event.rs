@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::access::{Denied, Permitted};
 use crate::audit::AuditAsk;
+use crate::erasure::{Forgetting, Traced};
 use crate::records::{ReleaseRecord, RoundRecord};
 use crate::staging::Reservation;
 use crate::worker::Loaded;
@@ -54,6 +55,8 @@ pub(crate) enum Event {
     Disconnected(DeviceId, SessionId),
     /// Somebody was turned away before or at the hello.
     TurnedAway {
+        /// The device, where its certificate is good.
+        device: Option<DeviceId>,
         who: String,
         reason: Refusal,
     },
@@ -87,6 +90,10 @@ pub(crate) enum Event {
     Cut(DeviceId, Refusal),
     /// Somebody asked for what is not theirs to do.
     Denied(Denied),
+    /// What a device that is to be forgotten has contributed to.
+    Traced(Box<Forgetting>, Result<Box<Traced>, String>),
+    /// A crash interrupted the forgetting of a device; and whether it is to be unlearned.
+    Unfinished(DeviceId, bool),
     /// What a device that asked for a receipt is told.
     Receipt(DeviceId, ToClient),
 }
@@ -223,6 +230,19 @@ pub(crate) enum AdminRequest {
         /// Whatever key it comes with: a certificate was issued by hand.
         #[serde(default)]
         any_key: bool,
+    },
+    /// What forgetting a device would do, and what unlearning it would cost.
+    DeviceForgetPlan {
+        /// Which.
+        device: String,
+    },
+    /// Destroy what is held of a device, and certify it.
+    DeviceForget {
+        /// Which.
+        device: String,
+        /// Begin runs anew that have learnt from it.
+        #[serde(default)]
+        unlearn: bool,
     },
     /// The revocation list.
     DeviceCrl,

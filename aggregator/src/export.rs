@@ -35,9 +35,9 @@ pub(crate) fn blob(store: &Store, digest: &str) -> Result<Vec<u8>, Box<dyn Error
     Ok(store.get_blob(digest)?.ok_or_else(|| format!("the blob {digest} is missing from the state folder"))?)
 }
 
-/// The float master of a run, of `count` parameters.
-pub(crate) fn master(store: &Store, record: &RunRecord, count: usize) -> Result<Vec<f32>, Box<dyn Error>> {
-    let bytes = blob(store, &record.master_blob)?;
+/// The float master in the blob of that digest, of `count` parameters.
+pub(crate) fn master(store: &Store, digest: &str, count: usize) -> Result<Vec<f32>, Box<dyn Error>> {
+    let bytes = blob(store, digest)?;
     let (values, rest) = bytes.as_chunks::<4>();
     if values.len() != count || !rest.is_empty() {
         return Err(format!("the stored model has {} bytes, expected 4 × {count}", bytes.len()).into());
@@ -50,7 +50,7 @@ pub(crate) fn model(store: &Store, record: &RunRecord) -> Result<AdminAnswer, Bo
     let task: TaskFile = serde_json::from_slice(&blob(store, &record.task_blob)?)?;
     let plan = TaskPlan::new(&task, record.seed)?;
     let manifest = plan.manifest()?;
-    let parameters = master(store, record, manifest.len())?;
+    let parameters = master(store, &record.master_blob, manifest.len())?;
     let metadata = BTreeMap::from([(PLAN_METADATA.to_owned(), String::from_utf8(plan.to_json())?)]);
     let file = Bytes::from(write_safetensors(&manifest, &parameters, &metadata));
     let value = serde_json::json!({

@@ -1,6 +1,7 @@
 //! The one task that decides: it owns every run's machine and knows every device. It computes nothing and touches no disk;
 //! both are the worker's.
 
+mod forget;
 mod operator;
 mod standing;
 
@@ -34,6 +35,9 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 /// Who was turned away, and why.
 #[derive(Debug, Clone, serde::Serialize)]
 pub(crate) struct TurnedAway {
+    /// The device, where its certificate is good.
+    #[serde(skip)]
+    pub(crate) device: Option<DeviceId>,
     pub(crate) who: String,
     pub(crate) code: u16,
     pub(crate) reason: &'static str,
@@ -145,13 +149,13 @@ impl Hub {
                     self.gone(device).await;
                 }
             }
-            Event::TurnedAway { who, reason } => {
-                self.recorder.turned_away(&who, reason).await;
-                self.turn_away(who, reason);
+            Event::TurnedAway { device, who, reason } => {
+                self.recorder.turned_away(device, &who, reason).await;
+                self.turn_away(device, who, reason);
             }
             Event::NotEnrolled { who, reason } => {
                 self.recorder.not_enrolled(&who, reason).await;
-                self.turn_away(who, reason);
+                self.turn_away(None, who, reason);
             }
             Event::NotRenewed(device, reason) => {
                 self.recorder.refused(device, Action::CertificateRenewed, reason).await;
@@ -198,6 +202,10 @@ impl Hub {
                 Err(error) => self.fail(id, &error).await,
             },
             Event::Published(published, reply) => self.published(published, reply),
+            Event::Traced(forgetting, traced) => self.traced(*forgetting, traced.map(|traced| *traced)).await,
+            Event::Unfinished(device, unlearn) => {
+                self.forget_device(device, (false, unlearn), Who::System, None).await;
+            }
             Event::Admin(permitted, upload, reply) => self.admin(permitted, upload, reply).await,
             Event::Cut(device, reason) => self.recorder.refused(device, Action::PeerTurnedAway, reason).await,
             Event::Denied(denied) => self.recorder.denied(&denied).await,
@@ -215,10 +223,10 @@ impl Hub {
         }
     }
 
-    fn turn_away(&mut self, who: String, reason: Refusal) {
+    fn turn_away(&mut self, device: Option<DeviceId>, who: String, reason: Refusal) {
         tracing::warn!(peer = who, code = reason.code(), reason = reason.text(), "a peer was turned away");
         self.turned_away.truncate(REFUSALS_MAX - 1);
-        self.turned_away.push_front(TurnedAway { who, code: reason.code(), reason: reason.text() });
+        self.turned_away.push_front(TurnedAway { device, who, code: reason.code(), reason: reason.text() });
     }
 
     async fn message(&mut self, device: DeviceId, message: ToAggregator) {
@@ -399,12 +407,15 @@ impl Hub {
             }
             self.worker.queue(Job::Note(Box::new(run.record.clone()), None)).await;
             self.worker.queue(Job::Close(id)).await;
-            let name = run.record.name.clone();
+            let (name, withdrawn) = (run.record.name.clone(), run.withdrawal.is_some());
             run.open = None;
             for device in self.fleet.devices() {
                 if self.fleet.offers(device, &name) {
                     self.fleet.send(device, ToClient::RunEnd(id));
                 }
+            }
+            if withdrawn {
+                self.withdraw(id).await;
             }
         }
     }

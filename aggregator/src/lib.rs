@@ -17,11 +17,13 @@ mod audit;
 pub mod command;
 pub mod config;
 mod enrolment;
+mod erasure;
 pub mod evaluator;
 mod event;
 mod export;
 mod fleet;
 mod hub;
+mod kept;
 mod publish;
 mod records;
 mod release_command;
@@ -34,7 +36,7 @@ mod worker;
 
 pub use admin::{AdminError, ask, ask_for_file, ask_with_file};
 pub use audit::public_file as audit_public_file;
-pub use config::{AggregatorConfig, EnrolmentSection};
+pub use config::{AggregatorConfig, EnrolmentSection, VersionsSection};
 pub use server::run;
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use starling_store::{Batch, Store, StoreError};
 use starling_wire::{Digest, RunId};
 
+use crate::kept;
+
 const RUNS: &str = "runs";
 const ROUNDS: &str = "rounds";
 const RELEASES: &str = "releases";
@@ -37,6 +39,10 @@ pub(crate) struct RunRecord {
     pub(crate) version_blob: String,
     /// The blob of the float master, from which the next version is made.
     pub(crate) master_blob: String,
+    /// The run and the version of it that this one began from, without a device that was forgotten.
+    pub(crate) origin: Option<(RunId, u64)>,
+    /// The run that took this one's place when a device was unlearned; its models are gone then.
+    pub(crate) replaced_by: Option<RunId>,
 }
 
 /// Whether a run goes on.
@@ -113,9 +119,20 @@ pub(crate) fn rounds(store: &Store, run: RunId) -> Result<Vec<RoundRecord>, Stor
     Ok(rounds.into_iter().filter(|(key, _)| key.starts_with(&prefix)).map(|(_, record)| record).collect())
 }
 
-/// Whether any run's record names this blob.
+/// Whether any run's record, or a kept version, names this blob.
 pub(crate) fn is_named(store: &Store, blob: &str) -> Result<bool, StoreError> {
-    Ok(runs(store)?.iter().any(|run| run.version_blob == blob || run.master_blob == blob))
+    let by_run = runs(store)?.iter().any(|run| run.version_blob == blob || run.master_blob == blob);
+    Ok(by_run || kept::all(store)?.iter().any(|kept| kept.master_blob == blob))
+}
+
+/// Removes these blobs, but for those that are named still.
+pub(crate) fn remove_unnamed<'a>(store: &Store, blobs: impl IntoIterator<Item = &'a String>) -> Result<(), StoreError> {
+    for blob in blobs {
+        if !blob.is_empty() && !is_named(store, blob)? {
+            store.remove_blob(blob)?;
+        }
+    }
+    Ok(())
 }
 
 /// Puts where a run stands and, with it, the round that brought it there into a batch.

@@ -24,6 +24,8 @@ pub(crate) struct Run {
     pub(crate) problem: Option<String>,
     /// Who wants it, and waits to hear that it has begun.
     pub(crate) starter: Option<(Who, AdminReply)>,
+    /// The run that takes its place, and its first version that has to go, once it is over.
+    pub(crate) withdrawal: Option<(RunId, u64)>,
     pub(crate) bytes_up: u64,
     pub(crate) bytes_down: u64,
     pub(crate) refused: u64,
@@ -58,6 +60,8 @@ impl Run {
             version: 0,
             version_blob: String::new(),
             master_blob: String::new(),
+            origin: None,
+            replaced_by: None,
         }
     }
 
@@ -70,6 +74,7 @@ impl Run {
             finish: None,
             problem: None,
             starter: None,
+            withdrawal: None,
             bytes_up: 0,
             bytes_down: 0,
             refused: 0,
@@ -208,6 +213,8 @@ impl Run {
             "devices_available": open.map(|open| open.machine.devices_available()),
             "version": self.record.version,
             "version_digest": self.record.version_blob,
+            "origin": self.record.origin.map(|(run, version)| serde_json::json!({ "run": run, "version": version })),
+            "replaced_by": self.record.replaced_by,
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
             "refused": self.refused,

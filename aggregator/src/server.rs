@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use starling_net::{Credentials, Endpoint, Incoming, Link, Transport, greet_device_if};
 use starling_store::Store;
-use starling_wire::{Refusal, Role, ToClient};
+use starling_wire::{DeviceId, Identity, Refusal, Role, ToClient};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::access::{Caller, Door};
 use crate::admin;
 use crate::audit::{self, AuditLog};
 use crate::config::AggregatorConfig;
-use crate::enrolment::{Registrar, join, registrar};
+use crate::enrolment::{Registrar, devices, join, registrar};
 use crate::evaluator::Evaluator;
 use crate::event::{EVENTS_MAX, Event, OUTBOUND_MAX, Peer};
 use crate::hub::Hub;
@@ -23,7 +23,7 @@ use crate::records;
 use crate::session::{Context, Session, write_control};
 use crate::shelf::Shelf;
 use crate::staging::Staging;
-use crate::worker::{Job, Worker};
+use crate::worker::{self, Job, Worker};
 
 /// How long a connected device may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,7 +63,12 @@ pub async fn run(
     let shelf = Arc::new(Shelf::default());
     let releases = publish::put_on_shelf(&store, &shelf)?;
     let staging = Staging::new(config.staging_bytes_max);
-    let (worker, thread) = Worker::start(Arc::clone(&store), audit, Arc::clone(&shelf), evaluator, events.downgrade())?;
+    for (device, gone) in devices::gone(&store)?.into_iter().filter(|(_, gone)| gone.certificate.is_none()) {
+        // Nobody reads events yet; there are never as many of these as fit.
+        let _ = events.try_send(Event::Unfinished(device, gone.unlearn));
+    }
+    let making = worker::Making { evaluator, keep: config.versions };
+    let (worker, thread) = Worker::start(Arc::clone(&store), audit, Arc::clone(&shelf), making, events.downgrade())?;
     audit::in_background(Arc::clone(&store), worker.downgrade());
     let (registrar, registering) = Registrar::start(
         store,
@@ -148,7 +153,7 @@ async fn accept(endpoint: Endpoint, context: Context, epoch: u64, connections_ma
                         Some(name) => format!("{} at {}", name, failure.remote),
                         None => failure.remote.to_string(),
                     };
-                    let _ = context.events.send(Event::TurnedAway { who, reason }).await;
+                    let _ = context.events.send(Event::TurnedAway { device: None, who, reason }).await;
                 } else {
                     tracing::debug!(remote = %failure.remote, reason = %failure.reason.text, "a handshake failed");
                 }
@@ -156,9 +161,9 @@ async fn accept(endpoint: Endpoint, context: Context, epoch: u64, connections_ma
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            let who = format!("{} {} at {}", link.peer().role, link.peer().name, link.remote_addr());
+            let (device, who) = described(&link, &context);
             link.close(Refusal::Busy);
-            let _ = context.events.send(Event::TurnedAway { who, reason: Refusal::Busy }).await;
+            let _ = context.events.send(Event::TurnedAway { device, who, reason: Refusal::Busy }).await;
             continue;
         };
         let context = context.clone();
@@ -169,6 +174,15 @@ async fn accept(endpoint: Endpoint, context: Context, epoch: u64, connections_ma
     }
 }
 
+/// A peer whose certificate is good, for the operator. The name of a device that was forgotten is said to nobody.
+fn described(link: &Link, context: &Context) -> (Option<DeviceId>, String) {
+    let Identity { id, role, name } = link.peer();
+    let forgotten = context.registrar.standings.is_forgotten(*id);
+    let who =
+        if forgotten { format!("forgotten {role} {id}") } else { format!("{role} {name} at {}", link.remote_addr()) };
+    ((*role == Role::Device).then_some(*id), who)
+}
+
 async fn welcome(link: Link, context: Context, epoch: u64) {
     let standings = &context.registrar.standings;
     let admit = |link: &Link| standings.admit(link.peer().id, link.peer_leaf().key.as_ref());
@@ -176,8 +190,8 @@ async fn welcome(link: Link, context: Context, epoch: u64) {
         Ok(greeted) => greeted,
         Err(error) => {
             if let Some(reason) = error.refusal() {
-                let who = format!("{} {} at {}", link.peer().role, link.peer().name, link.remote_addr());
-                let _ = context.events.send(Event::TurnedAway { who, reason }).await;
+                let (device, who) = described(&link, &context);
+                let _ = context.events.send(Event::TurnedAway { device, who, reason }).await;
             }
             return;
         }

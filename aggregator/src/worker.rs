@@ -18,14 +18,19 @@ use starling_wire::{Address, BlobHeader, DeviceId, Digest, ModelRef, RunId, ToCl
 use tokio::sync::mpsc;
 
 use crate::access;
-use crate::audit::{AuditAsk, AuditLog, Field};
+use crate::audit::{AuditAsk, AuditLog, Field, influence};
+use crate::config::VersionsSection;
+use crate::erasure::{Erasure, Forgetting};
 use crate::evaluator::Evaluator;
 use crate::event::{AdminReply, Event, Staged};
 use crate::export;
+use crate::kept::{self, KeptVersion};
 use crate::publish::{self, Publication, PublishError};
 use crate::records::{self, ReleaseRecord, RoundRecord, RunRecord};
 use crate::shelf::Shelf;
 use crate::staging::Reservation;
+
+mod versions;
 
 /// Jobs that may wait. Bodies among them are bounded by the staging budget already.
 const JOBS_MAX: usize = 1024;
@@ -69,6 +74,12 @@ pub(crate) enum Job {
     Note(Box<RunRecord>, Option<Box<RoundRecord>>),
     /// The run needs no memory any more.
     Close(RunId),
+    /// Another run has taken this one's place: its versions from this one on go.
+    Withdraw(Box<RunRecord>, u64),
+    /// Look for what has learnt from a device, on a thread of its own.
+    Trace(Box<Forgetting>),
+    /// Destroy what belongs to a device, and certify it.
+    Erase(Box<Erasure>),
     /// Give the operator the run's model.
     Export(Box<RunRecord>, AdminReply),
     /// Check a release file, make it durable, and offer it.
@@ -93,8 +104,16 @@ pub(crate) struct NewRun {
     pub(crate) task: TaskFile,
     /// A safetensors file that takes the place of the initialiser.
     pub(crate) weights: Option<Bytes>,
+    /// A version of an earlier run that takes its place: the run goes on after that round.
+    pub(crate) kept: Option<KeptVersion>,
     /// Who starts it.
     pub(crate) who: Who,
+}
+
+/// What commits are made with.
+pub(crate) struct Making {
+    pub(crate) evaluator: Option<Arc<dyn Evaluator>>,
+    pub(crate) keep: VersionsSection,
 }
 
 /// The way to the worker.
@@ -110,11 +129,12 @@ impl Worker {
         store: Arc<Store>,
         audit: AuditLog,
         shelf: Arc<Shelf>,
-        evaluator: Option<Arc<dyn Evaluator>>,
+        making: Making,
         events: mpsc::WeakSender<Event>,
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (jobs, mut queue) = mpsc::channel(JOBS_MAX);
-        let mut state = State { store, audit, shelf, evaluator, models: HashMap::new() };
+        let later = events.clone();
+        let mut state = State { store, audit, shelf, making, events: later, models: HashMap::new() };
         let thread = std::thread::Builder::new().name("worker".into()).spawn(move || {
             while let Some(job) = queue.blocking_recv() {
                 // Without a hub nobody wants the answer, but the disk still does.
@@ -145,7 +165,9 @@ struct State {
     store: Arc<Store>,
     audit: AuditLog,
     shelf: Arc<Shelf>,
-    evaluator: Option<Arc<dyn Evaluator>>,
+    making: Making,
+    /// For what threads of their own find out.
+    events: mpsc::WeakSender<Event>,
     models: HashMap<RunId, Model>,
 }
 
@@ -209,7 +231,7 @@ impl State {
                 Some(Event::Committed(address.run, committed.map(Box::new)))
             }
             Job::Note(record, round) => {
-                if let Err(error) = self.write(&record, round.as_deref(), false) {
+                if let Err(error) = self.write(Batch::new(), &record, round.as_deref(), false) {
                     tracing::error!(run = record.run.0, error = chain(&*error), "a record could not be written");
                 }
                 None
@@ -229,6 +251,20 @@ impl State {
             Job::Close(run) => {
                 self.models.remove(&run);
                 self.shelf.remove(run);
+                None
+            }
+            Job::Withdraw(record, first) => {
+                if let Err(error) = self.withdraw(&record, first) {
+                    tracing::error!(run = record.run.0, error = chain(&*error), "a run's models could not be removed");
+                }
+                None
+            }
+            Job::Trace(forgetting) => {
+                self.trace(*forgetting);
+                None
+            }
+            Job::Erase(erasure) => {
+                self.erase(*erasure);
                 None
             }
             Job::Export(record, reply) => {
@@ -282,7 +318,8 @@ impl State {
         let Self { store, shelf, audit, .. } = self;
         publish::publish(store, shelf, publication, |release| {
             let (version, digest) = (Some(release.version), Some(release.digest));
-            let about = About { version, digest, ..About::default() };
+            let word = Some(influence::task_word(&release.task));
+            let about = About { version, digest, word, ..About::default() };
             audit.record(Entry::done(who, Action::ReleasePublished, about), None);
             let mut batch = Batch::new();
             records::put_release(&mut batch, release)?;
@@ -307,11 +344,11 @@ impl State {
     /// Writes where a run stands, and in the same batch what the audit log has not written yet: no act is durable without its record.
     fn write(
         &mut self,
+        mut batch: Batch,
         record: &RunRecord,
         round: Option<&RoundRecord>,
         sign: bool,
     ) -> Result<(), Box<dyn std::error::Error>> {
-        let mut batch = Batch::new();
         records::put(&mut batch, record, round)?;
         self.audit.write_into(&mut batch, sign)?;
         self.store.commit(batch)?;
@@ -321,9 +358,11 @@ impl State {
     fn load(&mut self, mut record: RunRecord, new: Option<NewRun>) -> Result<Loaded, Box<dyn std::error::Error>> {
         let starter = new.as_ref().map(|new| new.who);
         let mut weights = None;
+        let mut begin = None;
         let task = match new {
-            Some(NewRun { task, weights: given, who: _ }) => {
+            Some(NewRun { task, weights: given, kept, who: _ }) => {
                 weights = given;
+                begin = kept;
                 let json = serde_json::to_vec(&task)?;
                 record.task_blob = Digest::of(&json).to_string();
                 self.store.put_blob(&record.task_blob, &json)?;
@@ -336,10 +375,12 @@ impl State {
         let count = manifest.len();
         let numerics = Numerics::new(&plan.update, count, cohort_max(&task.federation))?;
         let master = match (&weights, record.master_blob.is_empty()) {
-            (_, false) => export::master(&self.store, &record, count)?,
+            (_, false) => export::master(&self.store, &record.master_blob, count)?,
+            (None, true) if let Some(kept) = &begin => export::master(&self.store, &kept.master_blob, count)?,
             (None, true) => starling_spec::init::initial_parameters(&manifest, plan.seed),
             (Some(file), true) => export::start_weights(file, &manifest, &task.name)?,
         };
+        let given = weights.is_some();
         drop(weights);
         let version = Version::publish(record.version, master, plan.update.down)?;
         if record.master_blob.is_empty() {
@@ -349,7 +390,13 @@ impl State {
                 let about = About { run: Some(record.run.0), digest, ..About::default() };
                 self.audit.record(Entry::done(who, Action::RunStarted, about), None);
             }
-            self.write(&record, None, false)?;
+            let mut batch = Batch::new();
+            if given {
+                // No seed brings them back.
+                let master_blob = record.master_blob.clone();
+                kept::put(&mut batch, &KeptVersion { run: record.run, round: 0, version: 0, master_blob })?;
+            }
+            self.write(batch, &record, None, false)?;
         } else if record.version_blob != version.digest().to_string() {
             return Err("the stored model does not encode to the version that was published".into());
         }
@@ -403,7 +450,7 @@ impl State {
         drop(fold);
         let version = Version::publish(number, master, plan.update.down)?;
         round.version = number;
-        if let Some(evaluator) = &self.evaluator {
+        if let Some(evaluator) = &self.making.evaluator {
             match evaluator.evaluate(&plan, &version.decoded()) {
                 Ok(figures) => {
                     round.test_accuracy = figures.and_then(|figures| figures.accuracy);
@@ -421,15 +468,13 @@ impl State {
         round.wall_s = started.elapsed().as_secs_f64();
         self.audit.committed(&address, number, version.digest(), round.weight);
         let record = model.loaded.record.clone();
-        self.write(&record, Some(&round), true)?;
+        let mut batch = Batch::new();
+        let dropped = self.keep_version(&record, round.round, &mut batch)?;
+        self.write(batch, &record, Some(&round), true)?;
         round.wall_s = started.elapsed().as_secs_f64();
-        for blob in [&before.version_blob, &before.master_blob] {
-            let own = *blob == record.version_blob || *blob == record.master_blob;
-            // A run that began with another one's model, or with the same weights, names the same file.
-            if !own && !records::is_named(&self.store, blob)? {
-                self.store.remove_blob(blob)?;
-            }
-        }
+        // A run that began with another one's model, or with the same weights, names the same file.
+        let old_blobs = [&before.version_blob, &before.master_blob].into_iter().chain(&dropped);
+        records::remove_unnamed(&self.store, old_blobs)?;
 
         let reference = version.reference();
         let wanted = model.loaded.task.update.difference && plan.update.down != CodecSpec::F32;

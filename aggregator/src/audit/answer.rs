@@ -1,9 +1,7 @@
 //! What the log answers: to its operator, and to a device that wants a receipt.
 
 use serde_json::{Value, json};
-use starling_audit::{
-    About, Action, Entry, Note, Personal, Record, VerifierKey, Who, consistency_proof, inclusion_proof,
-};
+use starling_audit::{About, Action, Entry, Note, Record, VerifierKey, Who, consistency_proof, inclusion_proof};
 use starling_store::Batch;
 use starling_wire::{DeviceId, Receipt, Refusal, Role, RunId, WantReceipt};
 
@@ -99,9 +97,8 @@ impl AuditLog {
             AuditAsk::Personal => {
                 let word = Some("audit-personal".into());
                 self.record(Entry::done(who, Action::AdminRequest, About { word, ..About::default() }), None);
-                let all = self.store.scan::<Personal>(storage::PERSONAL).map_err(|error| chain(&error))?;
-                let lines: Vec<String> =
-                    all.iter().map(|(_, personal)| starling_audit::export::personal_line(personal)).collect();
+                let all = self.all_personal().map_err(|error| chain(&error))?;
+                let lines: Vec<String> = all.iter().map(starling_audit::export::personal_line).collect();
                 Ok(json!({ "lines": lines }))
             }
             AuditAsk::Cosign { note, key } => self.keep_cosignature(&note, &key, who),

@@ -12,7 +12,7 @@
 //! | `audit-segments` | index | [`storage::Segment`]: the blob of 1,024 lines, and their root |
 //! | `audit-checkpoints` | size | a signed checkpoint, with its co-signatures |
 //! | `audit-rounds` | run/round | [`storage::Span`]: where a round's records are |
-//! | `audit-personal` | `device/ID/NUMBER` or `stranger/NUMBER` | salt and value behind a commitment; deleting it is the erasure |
+//! | `audit-personal`, in the compartment of the device, or in that of all strangers | number | salt and value behind a commitment |
 //!
 //! It lives on the worker's thread, for which it blocks on the disk. Everything goes through the store, so what the store does for
 //! its records and blobs (one batch, durable; sealed at rest) holds for the log. Memory: 32 bytes a segment and a record of the tail,
@@ -20,7 +20,9 @@
 
 mod answer;
 mod check;
+pub(crate) mod influence;
 pub(crate) mod key;
+mod personal;
 mod recorder;
 mod repeats;
 mod storage;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom, SystemRandom};
+use starling_audit::erasure::Certificate;
 use starling_audit::{
     About, Action, Chain, Checkpoint, Contribution, Entry, Frontier, Note, Personal, SigningKey, VerifierKey, Who,
     contributors_root,
@@ -67,7 +70,7 @@ pub(crate) struct Field {
 struct Pending {
     seq: u64,
     line: String,
-    personal: Option<(String, Personal)>,
+    personal: Option<(Option<DeviceId>, Personal)>,
 }
 
 /// The updates of one round, by their records.
@@ -93,6 +96,8 @@ pub(crate) struct AuditLog {
     open: BTreeMap<RunId, Round>,
     committed: VecDeque<(RunId, u32, BTreeMap<DeviceId, u64>)>,
     leaves: storage::LeafCache,
+    /// The number of the compartment in which what belongs to strangers lies.
+    strangers: u64,
 }
 
 impl AuditLog {
@@ -122,6 +127,7 @@ impl AuditLog {
             open: BTreeMap::new(),
             committed: VecDeque::new(),
             leaves: storage::LeafCache::default(),
+            strangers: personal::strangers(&store)?,
             store,
         };
         if is_new {
@@ -166,13 +172,12 @@ impl AuditLog {
     pub(crate) fn record(&mut self, mut entry: Entry, field: Option<Field>) -> Option<u64> {
         let seq = self.size();
         let personal = field.and_then(|Field { device, value }| {
+            if device.is_some_and(|device| self.store.is_forgotten(&device.to_string())) {
+                return None;
+            }
             let personal = Personal { salt: random()?, value };
-            let key = match device {
-                Some(device) => format!("device/{device}/{seq:020}"),
-                None => format!("stranger/{seq:020}"),
-            };
             entry.personal = Some(personal.commitment());
-            Some((key, personal))
+            Some((device, personal))
         });
         let sealed = match self.chain.append(now_unix_ms(), entry) {
             Ok(sealed) => sealed,
@@ -255,8 +260,8 @@ impl AuditLog {
     pub(crate) fn write_into(&mut self, batch: &mut Batch, sign: bool) -> Result<(), AuditError> {
         for Pending { seq, line, personal } in &self.pending {
             batch.put(storage::RECORDS, &storage::record_key(*seq), line)?;
-            if let Some((key, personal)) = personal {
-                batch.put(storage::PERSONAL, key, personal)?;
+            if let Some((device, personal)) = personal {
+                self.put_personal(*device, *seq, personal, batch)?;
             }
         }
         for (key, span) in &self.spans {
@@ -301,18 +306,9 @@ impl AuditLog {
         Ok(())
     }
 
-    /// Deletes every personal field of `device`: its records stay, and nobody can tell any more what their commitments hid.
-    #[cfg_attr(not(test), expect(dead_code, reason = "`device forget` calls it"))]
-    pub(crate) fn forget(&mut self, device: DeviceId) -> Result<(), AuditError> {
-        self.flush(false)?;
-        let prefix = format!("device/{device}/");
-        let mut batch = Batch::new();
-        for (key, _) in self.store.scan::<Personal>(storage::PERSONAL)? {
-            if key.starts_with(&prefix) {
-                batch.remove(storage::PERSONAL, &key);
-            }
-        }
-        if batch.is_empty() { Ok(()) } else { Ok(self.store.commit(batch)?) }
+    /// A certificate of erasure with the log's signature.
+    pub(crate) fn sign(&self, certificate: &Certificate) -> String {
+        certificate.sign(&self.key).to_string()
     }
 
     fn root_at(&self, size: u64) -> Result<Digest, AuditError> {

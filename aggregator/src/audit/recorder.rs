@@ -60,11 +60,11 @@ impl Recorder {
         }
     }
 
-    /// `name` is what it says of itself, and where it is: personal.
-    pub(crate) async fn turned_away(&mut self, name: &str, reason: Refusal) {
+    /// `name` is what it says of itself, and where it is: personal. `device` where its certificate is good.
+    pub(crate) async fn turned_away(&mut self, device: Option<DeviceId>, name: &str, reason: Refusal) {
         let entry = self.repeats.take(now_unix_ms(), Who::Stranger, Action::PeerTurnedAway, reason);
         if let Some(entry) = entry {
-            self.write(entry, Some(Field { device: None, value: name.to_owned() })).await;
+            self.write(entry, Some(Field { device, value: name.to_owned() })).await;
         }
     }
 

@@ -106,19 +106,33 @@ fn records_cut_from_the_end_are_missed_and_their_numbers_never_given_again() {
 }
 
 #[test]
-fn a_devices_name_is_erased_and_the_chain_stays_whole() {
+fn a_devices_name_is_erased_where_it_was_a_stranger_too_and_the_chain_stays_whole() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut log = open(&store(&folder), 1);
     let device = DeviceId([3; 16]);
     let entry = Entry::done(Who::Certificate(Role::Device, device), Action::DeviceConnected, About::default());
-    log.record(entry, Some(Field { device: Some(device), value: "the pump of J. Doe".into() }));
+    log.record(entry.clone(), Some(Field { device: Some(device), value: "the pump of J. Doe".into() }));
+    for who in ["the pump of J. Doe at 10.0.0.1:7", "somebody at 10.0.0.2:7"] {
+        let entry =
+            Entry::refused(Who::Stranger, Action::PeerTurnedAway, starling_wire::Refusal::Busy, About::default());
+        log.record(entry, Some(Field { device: None, value: who.into() }));
+    }
     log.flush(true).expect("written");
-    let kept = |log: &AuditLog| log.store.scan::<Personal>(storage::PERSONAL).expect("readable").len();
-    assert_eq!(kept(&log), 1);
-    log.forget(device).expect("erased");
-    assert_eq!(kept(&log), 0);
+    let values = |log: &AuditLog| {
+        let all = log.all_personal().expect("readable");
+        all.into_iter().map(|personal| personal.value).collect::<Vec<_>>()
+    };
+    assert_eq!(values(&log).len(), 3);
+    assert_eq!(log.forget(device, Some("the pump of J. Doe")).expect("erased"), 1);
+    log.store.forget(&device.to_string()).expect("its key is destroyed");
+    log.record(entry, Some(Field { device: Some(device), value: "the pump of J. Doe".into() }));
+    log.flush(true).expect("what comes late is dropped");
+    assert_eq!(values(&log), ["somebody at 10.0.0.2:7"]);
+    assert_eq!(log.store.compartment_ids().expect("listed"), ["strangers/1"], "the old key is gone");
     assert_eq!(damages(&log), []);
     assert!(all(&log).iter().all(|(_, line)| !line.contains("Doe")));
+    drop(log);
+    assert_eq!(values(&open(&store(&folder), 2)), ["somebody at 10.0.0.2:7"]);
 }
 
 #[test]

@@ -36,6 +36,17 @@ pub enum AuditVerb {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Check a certificate of erasure; no daemon is needed. Exit code 5: it does not hold
+    Certificate {
+        /// The certificate, as `device forget` wrote it
+        file: PathBuf,
+        /// The log's public keys (`audit.pub` of the state folder), from somebody you trust
+        #[arg(long)]
+        key: PathBuf,
+        /// Print JSON instead of words
+        #[arg(long)]
+        json: bool,
+    },
     /// Sign a checkpoint of all there is and print it
     Checkpoint(Ask),
     /// Co-sign the newest checkpoint as a witness, after checking that the log goes on from the one seen last
@@ -107,6 +118,7 @@ pub(super) fn execute(verb: AuditVerb) -> anyhow::Result<Exit> {
             }
             Ok(Exit::Ok)
         }
+        AuditVerb::Certificate { file, key, json } => super::forget::check(&file, &key, json),
         AuditVerb::Checkpoint(ask) => {
             let answer = Log::of(&ask.config)?.ask(&json!({ "what": "checkpoint" }))?;
             if ask.json {

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use starling_daemon::Exit;
 
-use super::{Ask, print};
+use super::{Ask, forget, print};
 use crate::config::AggregatorConfig;
 
 /// Verbs about devices, sent to the running daemon.
@@ -46,6 +46,8 @@ pub enum DeviceVerb {
     Reject(Which),
     /// Throw a device out for good: its connection ends, and its update leaves every round that has not begun to commit
     Revoke(Which),
+    /// Throw a device out, destroy all that is held of it, and write a signed certificate of that
+    Forget(forget::Forget),
     /// Throw a device out until `device resume`
     Suspend(Which),
     /// Let a suspended device, or one whose key was seen twice, in again
@@ -105,6 +107,7 @@ pub(super) fn execute(verb: DeviceVerb) -> anyhow::Result<Exit> {
         DeviceVerb::Approve(which) => decide("device-approve", &which, false),
         DeviceVerb::Reject(which) => decide("device-reject", &which, false),
         DeviceVerb::Revoke(which) => decide("device-revoke", &which, false),
+        DeviceVerb::Forget(what) => forget::execute(&what),
         DeviceVerb::Suspend(which) => decide("device-suspend", &which, false),
         DeviceVerb::Resume { which, any_key } => decide("device-resume", &which, any_key),
         DeviceVerb::Crl { out, ask } => {

@@ -1,8 +1,10 @@
-//! The record of a device.
+//! The record of a device. It lies in the device's own compartment, so that its key's end is the end of it; what stays of a device that
+//! was forgotten is its [`Gone`].
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
-//! | `devices` | device id | [`DeviceRecord`] |
+//! | `device`, in the device's compartment | – | [`DeviceRecord`] |
+//! | `forgotten` | device id | [`Gone`] |
 //!
 //! ```text
 //!             approve                suspend                 a copy is seen
@@ -13,12 +15,13 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
-use starling_store::{Store, StoreError};
+use starling_store::{Batch, Store, StoreError};
 use starling_wire::{DeviceId, PublicKey, Refusal};
 
 use super::standings::Standing;
 
-pub(super) const TABLE: &str = "devices";
+const TABLE: &str = "device";
+const GONE: &str = "forgotten";
 
 /// Tags of one device; with [`TAG_BYTES_MAX`] they stay a quarter of a record.
 pub(super) const TAGS_MAX: usize = 16;
@@ -160,7 +163,54 @@ impl DeviceRecord {
     }
 }
 
+/// A device that was forgotten, or is about to be. It names nobody.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Gone {
+    pub(crate) since_unix_s: u64,
+    /// Of certificates that may be valid still, for the revocation list.
+    pub(crate) serials: Vec<Serial>,
+    /// The blob of the certificate of erasure; nothing while the erasure is not complete.
+    pub(crate) certificate: Option<String>,
+    /// Whether what it taught is to be unlearned.
+    pub(crate) unlearn: bool,
+}
+
 /// Every device that there is a record of.
 pub(super) fn all(store: &Store) -> Result<Vec<DeviceRecord>, StoreError> {
-    Ok(store.scan::<DeviceRecord>(TABLE)?.into_iter().map(|(_, record)| record).collect())
+    let mut found = Vec::new();
+    for id in store.compartment_ids()? {
+        if let Some(record) = record(store, &id)? {
+            found.push(record);
+        }
+    }
+    Ok(found)
+}
+
+/// The record in the compartment of this name.
+pub(crate) fn record(store: &Store, id: &str) -> Result<Option<DeviceRecord>, StoreError> {
+    match store.known_compartment(id)? {
+        Some(compartment) => compartment.get(TABLE, ""),
+        None => Ok(None),
+    }
+}
+
+/// Puts a device's record into a batch.
+pub(super) fn put(store: &Store, record: &DeviceRecord, batch: &mut Batch) -> Result<(), StoreError> {
+    batch.put_in(&store.compartment(&record.id.to_string())?, TABLE, "", record)
+}
+
+/// The devices that were forgotten.
+pub(crate) fn gone(store: &Store) -> Result<Vec<(DeviceId, Gone)>, StoreError> {
+    let records = store.scan::<Gone>(GONE)?;
+    Ok(records.into_iter().filter_map(|(id, gone)| Some((id.parse().ok()?, gone))).collect())
+}
+
+/// What stays of a device that was forgotten.
+pub(crate) fn gone_of(store: &Store, device: DeviceId) -> Result<Option<Gone>, StoreError> {
+    store.get(GONE, &device.to_string())
+}
+
+/// Puts what stays of a device into a batch.
+pub(crate) fn put_gone(device: DeviceId, gone: &Gone, batch: &mut Batch) -> Result<(), StoreError> {
+    batch.put(GONE, &device.to_string(), gone)
 }

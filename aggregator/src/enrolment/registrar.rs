@@ -74,6 +74,8 @@ enum Task {
         leaf: Leaf,
     },
     Find(String, Reply<Result<DeviceId, String>>),
+    Known(DeviceId, Reply<(Option<DeviceRecord>, u32)>),
+    Retire(DeviceId, bool, Reply<Result<(), String>>),
     Verb(Verb, Who, AdminReply),
     /// The daemon stops.
     End,
@@ -110,7 +112,7 @@ impl Registrar {
         journal: mpsc::UnboundedSender<Job>,
     ) -> anyhow::Result<(Self, std::thread::JoinHandle<()>)> {
         let clock = endpoint.credentials().clock().clone();
-        let standings = Arc::new(Standings::default());
+        let standings = Arc::new(Standings::new(Arc::clone(&store)));
         let issuer = section.map(Issuer::open).transpose()?;
         if let Some(issuer) = &issuer {
             anyhow::ensure!(
@@ -165,6 +167,23 @@ impl Registrar {
     pub(crate) async fn find(&self, text: String) -> Result<DeviceId, String> {
         let (reply, answer) = oneshot::channel();
         self.tasks.try_send(Task::Find(text, reply)).map_err(|_| "the registrar is busy; try again".to_owned())?;
+        answer.await.unwrap_or_else(|_| Err("the aggregator is shutting down".into()))
+    }
+
+    /// What is known of a device, and how many others belong to the fleet.
+    pub(crate) async fn known(&self, device: DeviceId) -> (Option<DeviceRecord>, u32) {
+        let (reply, answer) = oneshot::channel();
+        match self.tasks.try_send(Task::Known(device, reply)) {
+            Ok(()) => answer.await.unwrap_or_default(),
+            Err(_) => (None, 0),
+        }
+    }
+
+    /// Takes a device out of everything that is known here; durable when this returns.
+    pub(crate) async fn retire(&self, device: DeviceId, unlearn: bool) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        let retire = Task::Retire(device, unlearn, reply);
+        self.tasks.try_send(retire).map_err(|_| "the registrar is busy; try again".to_owned())?;
         answer.await.unwrap_or_else(|_| Err("the aggregator is shutting down".into()))
     }
 
@@ -245,6 +264,12 @@ impl State {
             Task::Find(text, reply) => {
                 let _ = reply.send(self.registry.find(&text));
             }
+            Task::Known(device, reply) => {
+                let _ = reply.send(self.registry.known(device));
+            }
+            Task::Retire(device, unlearn, reply) => {
+                let _ = reply.send(self.registry.retire(now_s, device, unlearn));
+            }
             Task::Verb(verb, who, reply) => self.verb(now_s, verb, who, reply),
             Task::End => {}
         }
@@ -268,13 +293,19 @@ impl State {
             Verb::Decide { device, .. } => self.registry.state_of(*device),
             _ => None,
         };
-        let act = match &verb {
+        let mut act = match &verb {
             Verb::Invite { name, .. } => Some(acts::invitation(who, name.clone().unwrap_or_default())),
             Verb::Decide { device, state, .. } => Some(acts::decision(who, *device, before, *state)),
             Verb::List { .. } | Verb::Crl => None,
         };
         match self.do_verb(now_s, verb) {
-            Ok(answer) => self.record(act, Some((answer, reply))),
+            Ok(answer) => {
+                // The name that goes with an invitation belongs to the device that it makes.
+                if let Some(field) = act.as_mut().and_then(|act| act.field.as_mut()) {
+                    field.device = answer["device"].as_str().and_then(|device| device.parse().ok());
+                }
+                self.record(act, Some((answer, reply)));
+            }
             Err(error) => {
                 self.record(Some(acts::could_not(who, word)), None);
                 let _ = reply.send(Err(error));
@@ -288,10 +319,12 @@ impl State {
                 Ok(json!({ "join": self.registry.open_invitation(self.address)?.to_string() }))
             }
             Verb::Invite { name, tags, expires_s, open: false } => {
-                let (join, expires_unix_s) = self.registry.invite(now_s, name, tags, expires_s, self.address)?;
-                Ok(
-                    json!({ "join": join.to_string(), "expires_unix_s": expires_unix_s, "ca_fingerprint": join.ca_fingerprint_hex() }),
-                )
+                let (join, expires_unix_s, device) =
+                    self.registry.invite(now_s, name, tags, expires_s, self.address)?;
+                Ok(json!({
+                    "join": join.to_string(), "expires_unix_s": expires_unix_s,
+                    "ca_fingerprint": join.ca_fingerprint_hex(), "device": device.to_string(),
+                }))
             }
             Verb::List { pending, connected } => {
                 let wanted = |record: &&DeviceRecord| !pending || record.state == DeviceState::Pending;

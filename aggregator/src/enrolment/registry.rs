@@ -1,7 +1,8 @@
 //! The decisions of enrolment, made durable: who gets a certificate, for which key, and until when.
 //!
-//! The operator's verbs are in `operator`. Time is an argument (seconds since 1970), so that tests run a certificate's life in no time.
+//! The operator's verbs are in `operator`, the end of a device in `forget`. Time is an argument (seconds since 1970), so that tests run a certificate's life in no time.
 
+mod forget;
 mod operator;
 
 use std::collections::BTreeMap;
@@ -15,10 +16,10 @@ use starling_wire::{
 };
 
 use super::acts::{self, Act};
-use super::devices::{self, DeviceRecord, DeviceState};
+use super::devices::{self, DeviceRecord, DeviceState, Gone};
 use super::limiter::Limiter;
 use super::standings::Standings;
-use super::tokens::Tokens;
+use super::tokens::{self, Tokens};
 use crate::config::EnrolmentSection;
 use crate::worker::chain;
 
@@ -67,6 +68,8 @@ pub(super) struct Registry {
     standings: Arc<Standings>,
     pub(super) issuer: Option<Issuer>,
     devices: BTreeMap<DeviceId, DeviceRecord>,
+    /// Devices that were forgotten, or are about to be.
+    gone: BTreeMap<DeviceId, Gone>,
     tokens: Tokens,
     limiter: Limiter,
     /// Records that were seen since the last write: only when and with which key, so they may wait.
@@ -81,16 +84,19 @@ impl Registry {
         standings: Arc<Standings>,
         issuer: Option<Issuer>,
     ) -> Result<Self, StoreError> {
-        let devices: BTreeMap<_, _> = devices::all(&store)?.into_iter().map(|record| (record.id, record)).collect();
+        let gone: BTreeMap<_, _> = devices::gone(&store)?.into_iter().collect();
+        let records = devices::all(&store)?.into_iter().filter(|record| !gone.contains_key(&record.id));
+        let devices: BTreeMap<_, _> = records.map(|record| (record.id, record)).collect();
         devices.values().for_each(|record| standings.set(record.id, record.standing()));
+        gone.keys().for_each(|device| standings.bar(*device, Refusal::Revoked));
         let tokens = Tokens::load(&store)?;
         let (limiter, unwritten, acts) = Default::default();
-        Ok(Self { store, standings, issuer, devices, tokens, limiter, unwritten, acts })
+        Ok(Self { store, standings, issuer, devices, gone, tokens, limiter, unwritten, acts })
     }
 
     /// Makes a record durable and known, in one batch with what else belongs to it.
     fn keep(&mut self, record: DeviceRecord, mut batch: Batch) -> Result<(), StoreError> {
-        batch.put(devices::TABLE, &record.id.to_string(), &record)?;
+        devices::put(&self.store, &record, &mut batch)?;
         self.store.commit(batch)?;
         self.standings.set(record.id, record.standing());
         self.unwritten.remove(&record.id);
@@ -105,7 +111,7 @@ impl Registry {
         }
         let mut batch = Batch::new();
         for record in self.unwritten.iter().filter_map(|id| self.devices.get(id)) {
-            if let Err(error) = batch.put(devices::TABLE, &record.id.to_string(), record) {
+            if let Err(error) = devices::put(&self.store, record, &mut batch) {
                 tracing::error!(device = %record.id, error = chain(&error), "a device's record cannot be written");
             }
         }
@@ -160,21 +166,23 @@ impl Registry {
                 state => Err(state.refusal().unwrap_or(Refusal::Internal)),
             };
         }
-        let id = DeviceId(starling_certs::random().map_err(|_| Refusal::Internal)?);
         let Some(token) = &request.token else {
             if !approval {
                 return Err(Refusal::TokenUnknown);
             }
+            let id = DeviceId(starling_certs::random().map_err(|_| Refusal::Internal)?);
             return self.apply(now_s, from, id, request);
         };
-        let invitation = self.tokens.check(token, now_s)?;
+        let id = self.tokens.check(token, now_s)?;
+        // It was written with the token, and goes with the device's key alone.
+        let invitation = tokens::invitation(&self.store, id).map_err(internal)?.ok_or(Refusal::TokenUnknown)?;
         let name = if invitation.name.is_empty() { name_of(request, id) } else { invitation.name };
         let mut record = DeviceRecord::new(id, name, DeviceState::Active, now_s);
         record.tags = invitation.tags;
         let mut batch = Batch::new();
-        self.tokens.put_used(token, id, &mut batch).map_err(internal)?;
+        self.tokens.put_used(token, &mut batch).map_err(internal)?;
         let answer = self.issue_first(now_s, from, record, request.key, batch)?;
-        self.tokens.mark_used(token, id);
+        self.tokens.mark_used(token);
         Ok(answer)
     }
 
@@ -278,6 +286,9 @@ impl Registry {
         if !proven {
             return Err(Refusal::BadProof);
         }
+        if self.is_gone(device) {
+            return Err(Refusal::Revoked);
+        }
         let mut record = match self.devices.get(&device) {
             Some(record) => record.clone(),
             None if late => return Err(Refusal::UnknownDevice),
@@ -311,6 +322,10 @@ impl Registry {
 
     /// A device was welcomed.
     pub(super) fn seen(&mut self, now_s: u64, identity: &Identity, leaf: &starling_net::Leaf) {
+        if self.is_gone(identity.id) {
+            // It was welcomed a moment before it was forgotten.
+            return;
+        }
         let record = self
             .devices
             .entry(identity.id)

@@ -1,8 +1,10 @@
 //! What the rest of the daemon has to know of a device before it is welcomed, readable without waiting for a disk.
 
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock};
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
+use starling_store::Store;
 use starling_wire::{DeviceId, PublicKey, Refusal};
 
 /// One device.
@@ -16,19 +18,39 @@ pub(crate) struct Standing {
 }
 
 /// All devices that there is anything to know of.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Standings {
     known: RwLock<BTreeMap<DeviceId, Standing>>,
+    /// Knows who was forgotten, also where the records of that were lost with a disk.
+    store: Option<Arc<Store>>,
+}
+
+impl fmt::Debug for Standings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Standings").finish_non_exhaustive()
+    }
 }
 
 impl Standings {
+    /// Of nobody yet.
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        Self { known: RwLock::default(), store: Some(store) }
+    }
+
+    /// Whether a device was forgotten.
+    pub(crate) fn is_forgotten(&self, device: DeviceId) -> bool {
+        self.store.as_ref().is_some_and(|store| store.is_forgotten(&device.to_string()))
+    }
+
     /// Whether a device with this key may come in.
     ///
     /// # Errors
     /// The reason to refuse it with.
     pub(crate) fn admit(&self, device: DeviceId, key: Option<&PublicKey>) -> Result<(), Refusal> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(standing) = known.get(&device) else { return Ok(()) };
+        let Some(standing) = known.get(&device) else {
+            return if self.is_forgotten(device) { Err(Refusal::Revoked) } else { Ok(()) };
+        };
         if let Some(refusal) = standing.refusal {
             return Err(refusal);
         }

@@ -16,7 +16,7 @@ use crate::run::Run;
 use crate::worker::{Job, NewRun};
 
 /// Runs that may be open at once: each holds a model and its accumulators.
-const RUNS_OPEN_MAX: usize = 32;
+pub(super) const RUNS_OPEN_MAX: usize = 32;
 
 impl Hub {
     pub(super) async fn admin(&mut self, permitted: Permitted, upload: Option<Bytes>, reply: AdminReply) {
@@ -88,6 +88,13 @@ impl Hub {
             AdminRequest::DeviceResume { device, any_key } => {
                 return self.decide((verb, device), DeviceState::Active, any_key, who, reply).await;
             }
+            AdminRequest::DeviceForgetPlan { device } => {
+                self.recorder.looked(who, verb).await;
+                return self.forget((verb, device), (true, false), who, reply).await;
+            }
+            AdminRequest::DeviceForget { device, unlearn } => {
+                return self.forget((verb, device), (false, unlearn), who, reply).await;
+            }
             AdminRequest::Devices => Ok(serde_json::json!({
                 "devices": self.fleet.summaries(),
                 "turned_away": self.turned_away,
@@ -109,27 +116,38 @@ impl Hub {
                 return;
             }
         };
-        let id = RunId(self.runs.keys().next_back().map_or(1, |last| last.0 + 1));
+        let id = self.next_run();
         let record = Run::new_record(id, &task.name, request.seed);
         let mut run = Run::stored(record.clone(), Vec::new());
         run.starter = Some((who, reply));
         self.runs.insert(id, run);
-        let new = NewRun { task, weights, who };
+        let new = NewRun { task, weights, kept: None, who };
         self.worker.queue(Job::Load(Box::new(record), Some(Box::new(new)))).await;
     }
 
     fn startable(&self, request: &StartRequest) -> Result<TaskFile, String> {
         let task = TaskFile::parse(&request.task, &request.overrides).map_err(|error| error.to_string())?;
-        if self.runs.values().filter(|run| run.record.state == RunState::Running).count() >= RUNS_OPEN_MAX {
+        if self.runs_open() >= RUNS_OPEN_MAX {
             return Err(format!("{RUNS_OPEN_MAX} runs are open already; stop one first"));
         }
         Ok(task)
+    }
+
+    pub(super) fn next_run(&self) -> RunId {
+        RunId(self.runs.keys().next_back().map_or(1, |last| last.0 + 1))
+    }
+
+    pub(super) fn runs_open(&self) -> usize {
+        self.runs.values().filter(|run| run.record.state == RunState::Running).count()
     }
 
     /// The worker answers: it owns the models.
     async fn export(&mut self, id: RunId, version: Option<u64>, who: Who, reply: AdminReply) {
         let refusal = match self.runs.get(&id).map(|run| &run.record) {
             None => no_such(id),
+            Some(record) if let Some(new) = record.replaced_by => {
+                format!("run {} was withdrawn when a device was unlearned; run {} has taken its place", id.0, new.0)
+            }
             Some(record) if record.master_blob.is_empty() => format!("run {} has no model yet", id.0),
             Some(record) if version.is_some_and(|version| version != record.version) => format!(
                 "version {} of run {} is not kept; the newest is version {}",

@@ -27,7 +27,7 @@ impl Hub {
         if let Some((one, other)) = self.sightings.note(now_ms, device, before_at, now_at) {
             acts::cloned(device, one, other);
             let who = format!("device {name} at {one} and at {other}");
-            self.turn_away(who, Refusal::ClonedKey);
+            self.turn_away(Some(device), who, Refusal::ClonedKey);
             self.bar(device, DeviceState::Cloned, false).await;
             let (reply, _) = oneshot::channel();
             let verb = Verb::Decide { device, state: DeviceState::Cloned, any_key: false, word: "device-suspend" };
@@ -60,7 +60,7 @@ impl Hub {
 
     /// Throws a device out now, ahead of the disk: its connection ends, no round waits for it, and with `take_out` what it
     /// has contributed to rounds that have not begun to commit counts no longer.
-    async fn bar(&mut self, device: DeviceId, state: DeviceState, take_out: bool) {
+    pub(super) async fn bar(&mut self, device: DeviceId, state: DeviceState, take_out: bool) {
         let Some(refusal) = state.refusal() else { return };
         self.registrar.standings.bar(device, refusal);
         self.fleet.cut(device, refusal);

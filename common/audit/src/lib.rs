@@ -20,6 +20,7 @@
 mod base64;
 mod chain;
 mod checkpoint;
+pub mod erasure;
 pub mod export;
 pub mod locate;
 pub mod note;

@@ -52,8 +52,13 @@ pub enum KeyError {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NoteError {
     /// Longer than any.
-    #[error("the note has {0} bytes, expected at most {NOTE_BYTES_MAX}")]
-    Long(usize),
+    #[error("the note has {bytes} bytes, expected at most {bytes_max}")]
+    Long {
+        /// How long it is.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
     /// Not a text with signatures below.
     #[error("the note is not a text, a blank line and 1 to {SIGNATURES_MAX} lines of signatures")]
     Form,
@@ -249,10 +254,15 @@ impl Note {
     /// Reads a note.
     ///
     /// # Errors
-    /// [`NoteError::Long`], [`NoteError::Form`].
+    /// [`NoteError::Long`] over [`NOTE_BYTES_MAX`], [`NoteError::Form`].
     pub fn parse(note: &str) -> Result<Self, NoteError> {
-        if note.len() > NOTE_BYTES_MAX {
-            return Err(NoteError::Long(note.len()));
+        Self::parse_within(note, NOTE_BYTES_MAX)
+    }
+
+    /// The same for a note of another kind, which may be longer.
+    pub(crate) fn parse_within(note: &str, bytes_max: usize) -> Result<Self, NoteError> {
+        if note.len() > bytes_max {
+            return Err(NoteError::Long { bytes: note.len(), bytes_max });
         }
         let cut = note.rfind("\n\n").ok_or(NoteError::Form)?;
         let (text, below) = (&note[..=cut], &note[cut + 2..]);

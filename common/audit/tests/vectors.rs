@@ -138,7 +138,7 @@ fn what_is_no_key_note_or_checkpoint_is_refused() {
     {
         assert_eq!(Note::parse(wrong), Err(NoteError::Form), "{wrong:?}");
     }
-    assert!(matches!(Note::parse(&"x".repeat(20_000)), Err(NoteError::Long(20_000))), "inv 8");
+    assert!(matches!(Note::parse(&"x".repeat(20_000)), Err(NoteError::Long { bytes: 20_000, .. })), "inv 8");
     let root = "3bib5AOAnjJXUNPSY814kpwpQreUKjS3fhIslZSnTIw=";
     for wrong in
         [format!("o\n07\n{root}\n"), format!("o\n7\n{root}"), format!("o\n7\n{root}\nx\n"), "o\n7\nAAAA\n".into()]

@@ -109,6 +109,21 @@ impl BackupError {
     }
 }
 
+/// How the names of folders begin in which a backup holds on to blobs while it copies them; they lie in the state folder.
+pub(crate) const LINKS_PREFIX: &str = ".backup-";
+
+/// How the names of folders begin into which a backup is restored; they lie beside the state folder.
+const SCRATCH_PREFIX: &str = ".restore-";
+
+/// Destroys the wraps of a key in the folders that verifications beside `state` use, or have left when they were killed.
+pub(crate) fn destroy_in_scratches(state: &Path, tag: &crate::names::Tag) -> Result<(), StoreError> {
+    let beside = crate::keys::file::parent(state);
+    for name in blobs::list(beside)?.into_iter().filter(|name| name.starts_with(SCRATCH_PREFIX)) {
+        crate::keys::compartment::destroy(&beside.join(name), tag)?;
+    }
+    Ok(())
+}
+
 /// A backup's name, and its manifest or what is wrong with that.
 pub type Listed = (String, Result<Manifest, BackupError>);
 

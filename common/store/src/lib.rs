@@ -21,7 +21,7 @@
 //! **Sealed** means AES-256-GCM under a key of one purpose, bound to the name and, for a record, to the commit that wrote it. A changed,
 //! swapped, truncated, missing or older record or blob is an error that names it. Not detected: the whole folder replaced by an
 //! older copy of itself; [`Store::anchor`] is the seam for that. What belongs to one device lies in a [`Compartment`] under
-//! a key of its own; [`Store::forget`] destroys that. Invariant 10 holds for every key.
+//! a key of its own; [`Store::forget`] destroys that for good. Invariant 10 holds for every key.
 //!
 //! It is not a cache and not a database: no queries, no secondary indices. It does not hide how many records there are, how large
 //! blobs are or when they change.

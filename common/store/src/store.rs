@@ -1,6 +1,6 @@
 //! The store: records, blobs and the lock around both.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -39,6 +39,8 @@ pub struct Store {
     scope: Arc<Scope>,
     /// The compartments in use, by tag.
     compartments: Mutex<HashMap<Tag, Arc<Scope>>>,
+    /// The tags of devices that were forgotten.
+    forgotten: Mutex<HashSet<Tag>>,
     epoch: Mutex<()>,
     path: PathBuf,
     #[cfg(test)]
@@ -93,6 +95,13 @@ impl Store {
             (records, scope, _) = open(&ring)?;
         }
         let blobs = Blobs::open(&blobs_path, Arc::clone(&syncs), Arc::clone(&names))?;
+        let forgotten = keys::compartment::marks(folder)?;
+        for tag in &forgotten {
+            // A crash may have come between the mark and the end of the key.
+            keys::compartment::destroy(folder, tag)?;
+        }
+        keys::compartment::destroy_unfinished(folder)?;
+        remove_unfinished_backups(folder)?;
         Ok(Self {
             records,
             blobs,
@@ -100,6 +109,7 @@ impl Store {
             ring,
             scope,
             compartments: Mutex::default(),
+            forgotten: Mutex::new(forgotten),
             epoch: Mutex::new(()),
             path: folder.to_owned(),
             #[cfg(test)]
@@ -124,23 +134,46 @@ impl Store {
         Err(StoreError::RolledBack { path: self.path.clone(), expected: seen.commits, found })
     }
 
-    /// The compartment of a device; its key is made, durably, when it has none.
+    /// The compartment of a device; its key is made, durably, when it has none. One that was forgotten has none again.
     pub fn compartment(&self, id: &str) -> Result<Compartment<'_>, StoreError> {
         if id.is_empty() || id.len() > COMPARTMENT_ID_BYTES_MAX {
             return Err(StoreError::CompartmentId(id.to_owned()));
         }
-        let tag = self.names.scope(id);
         let mut known = self.compartments();
-        if let Some(scope) = known.get(&tag) {
-            return Ok(Compartment::new(self, Arc::clone(scope)));
+        if let Some(found) = self.find(&mut known, id)? {
+            return Ok(found);
         }
-        let device = match keys::compartment::load(&self.path, &self.ring, &tag)? {
-            Some(device) => device,
-            None => keys::compartment::create(&self.path, &self.ring, &tag, id)?,
-        };
+        let tag = self.names.scope(id);
+        if self.forgotten().contains(&tag) {
+            return Err(StoreError::Forgotten(id.to_owned()));
+        }
+        let device = keys::compartment::create(&self.path, &self.ring, &tag, id)?;
+        Ok(self.enter(&mut known, tag, device))
+    }
+
+    /// The compartment of a device that has one.
+    pub fn known_compartment(&self, id: &str) -> Result<Option<Compartment<'_>>, StoreError> {
+        self.find(&mut self.compartments(), id)
+    }
+
+    fn find(&self, known: &mut HashMap<Tag, Arc<Scope>>, id: &str) -> Result<Option<Compartment<'_>>, StoreError> {
+        let tag = self.names.scope(id);
+        if let Some(scope) = known.get(&tag) {
+            return Ok(Some(Compartment::new(self, Arc::clone(scope))));
+        }
+        let device = keys::compartment::load(&self.path, &self.ring, &tag)?;
+        Ok(device.map(|device| self.enter(known, tag, device)))
+    }
+
+    fn enter(
+        &self,
+        known: &mut HashMap<Tag, Arc<Scope>>,
+        tag: Tag,
+        device: keys::compartment::DeviceKey,
+    ) -> Compartment<'_> {
         let scope = Arc::new(Scope::of_device(tag, device.id, self.ring.id, &device.key));
         known.insert(tag, Arc::clone(&scope));
-        Ok(Compartment::new(self, scope))
+        Compartment::new(self, scope)
     }
 
     /// The ids of the devices that have a compartment, sorted.
@@ -151,10 +184,18 @@ impl Store {
         Ok(ids)
     }
 
-    /// Destroys a device's key, then what it sealed. When this returns, what the device had here and in every backup cannot be
-    /// read any more, but for escrow copies of the key that have not expired ([`Store::erasure_final_unix_s`]). Calling it again
-    /// finishes what a crash interrupted.
+    /// Destroys a device's key, then what it sealed, and sees to it that the device never gets a key again. When this returns,
+    /// what the device had here and in every backup cannot be read any more, but for escrow copies of the key that have not
+    /// expired ([`Store::erasure_final_unix_s`]). Calling it again finishes what a crash interrupted.
     pub fn forget(&self, id: &str) -> Result<Forgotten, StoreError> {
+        let tag = self.names.scope(id);
+        keys::compartment::mark(&self.path, &tag)?;
+        self.forgotten().insert(tag);
+        self.discard(id)
+    }
+
+    /// The same for what is no device and may come again: there is no mark of it afterwards.
+    pub fn discard(&self, id: &str) -> Result<Forgotten, StoreError> {
         let tag = self.names.scope(id);
         let mut known = self.compartments();
         let scope = known.remove(&tag);
@@ -163,9 +204,20 @@ impl Store {
         }
         let key_destroyed = keys::compartment::destroy(&self.path, &tag)?;
         drop(known);
+        crate::backup::destroy_in_scratches(&self.path, &tag)?;
         let records = self.records.remove_scope(&tag)?;
         let blobs = self.blobs.remove_folder(&tag)?;
         Ok(Forgotten { key_destroyed, records, blobs })
+    }
+
+    /// Whether [`Store::forget`] was called for this id, in this folder or in the one that its keys were escrowed from.
+    pub fn is_forgotten(&self, id: &str) -> bool {
+        self.forgotten().contains(&self.names.scope(id))
+    }
+
+    fn forgotten(&self) -> MutexGuard<'_, HashSet<Tag>> {
+        // Each entry is inserted whole.
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens every record and every blob.
@@ -296,6 +348,15 @@ pub struct Forgotten {
     pub records: u64,
     /// Blobs that were removed.
     pub blobs: u64,
+}
+
+/// Links to blobs that a killed daemon's backup has left.
+fn remove_unfinished_backups(folder: &Path) -> Result<(), StoreError> {
+    for name in list(folder)?.into_iter().filter(|name| name.starts_with(crate::backup::LINKS_PREFIX)) {
+        let path = folder.join(name);
+        fs::remove_dir_all(&path).map_err(StoreError::io("remove the unfinished", &path))?;
+    }
+    Ok(())
 }
 
 /// Creates a folder that only its owner can enter, and makes its name durable.

@@ -8,7 +8,7 @@ use starling_wire::{DeviceId, JoinString, Token};
 use super::{OFF, Registry};
 use crate::enrolment::acts;
 use crate::enrolment::devices::{DeviceRecord, DeviceState, TAG_BYTES_MAX, TAGS_MAX};
-use crate::enrolment::tokens::TokenRecord;
+use crate::enrolment::tokens::Invitation;
 use crate::worker::chain;
 
 /// Seconds for which an invitation is good unless the operator says otherwise.
@@ -29,7 +29,7 @@ impl Registry {
         tags: Vec<String>,
         expires_s: Option<u64>,
         address: SocketAddr,
-    ) -> Result<(JoinString, u64), String> {
+    ) -> Result<(JoinString, u64, DeviceId), String> {
         let issuer = self.issuer.as_ref().ok_or(OFF)?;
         let fingerprint = issuer.authority.fingerprint().map_err(|error| chain(&error))?;
         let ca_fingerprint = *fingerprint.0.first_chunk().expect("a digest has 32 bytes");
@@ -49,15 +49,15 @@ impl Registry {
             return Err("a name has at most 64 characters, none of them a control character".into());
         }
         let token = Token(starling_certs::random().map_err(|error| chain(&error))?);
+        let device = DeviceId(starling_certs::random().map_err(|error| chain(&error))?);
         let expires_unix_s = now_s.saturating_add(expires_s);
-        let record = TokenRecord { name: name.clone(), tags, expires_unix_s, used_by: None };
-        let mut batch = Batch::new();
-        if !self.tokens.insert(&token, record, now_s, &mut batch).map_err(|error| chain(&error))? {
+        let invitation = Invitation { name: name.clone(), tags };
+        let inserted = self.tokens.insert(&self.store, &token, (device, expires_unix_s), &invitation, now_s);
+        if !inserted.map_err(|error| chain(&error))? {
             return Err("10,000 invitations are open; wait until some have expired".into());
         }
-        self.store.commit(batch).map_err(|error| chain(&error))?;
         acts::invited(&name, expires_unix_s);
-        Ok((JoinString { address, ca_fingerprint, token: Some(token) }, expires_unix_s))
+        Ok((JoinString { address, ca_fingerprint, token: Some(token) }, expires_unix_s, device))
     }
 
     /// The join string of a fleet whose devices are approved one by one.
@@ -84,6 +84,9 @@ impl Registry {
             // The device may have been barred ahead of this.
             let standing = self.devices.get(&device).map(DeviceRecord::standing).unwrap_or_default();
             self.standings.set(device, standing);
+            if self.is_gone(device) {
+                self.standings.bar(device, starling_wire::Refusal::Revoked);
+            }
         }
         decided
     }
@@ -95,6 +98,9 @@ impl Registry {
         wanted: DeviceState,
         any_key: bool,
     ) -> Result<DeviceRecord, String> {
+        if self.is_gone(device) {
+            return Err(format!("{device} was forgotten; invite it anew"));
+        }
         let known = self.devices.get(&device).cloned();
         let mut record = match (known, wanted) {
             (Some(record), _) => record,
@@ -173,6 +179,13 @@ impl Registry {
                 serial: serial.number.clone(),
                 since_unix_s,
                 reason,
+            }));
+        }
+        for gone in self.gone.values() {
+            revoked.extend(gone.serials.iter().map(|serial| Revoked {
+                serial: serial.number.clone(),
+                since_unix_s: gone.since_unix_s,
+                reason: Reason::Revoked,
             }));
         }
         issuer.authority.revocation_list(&revoked, now_s, LIST_S).map_err(|error| chain(&error))

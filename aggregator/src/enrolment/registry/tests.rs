@@ -31,7 +31,8 @@ fn open(folder: &Path, approval: bool, grace_s: u64) -> Registry {
     let issuer = Issuer::open(&section).expect("opened");
     let state = folder.join("state");
     let store = Arc::new(Store::open(&state, &starling_store::KeySource::beside(&state)).expect("a store"));
-    Registry::load(store, Arc::default(), Some(issuer)).expect("loaded")
+    let standings = Arc::new(Standings::new(Arc::clone(&store)));
+    Registry::load(store, standings, Some(issuer)).expect("loaded")
 }
 
 fn invite(registry: &mut Registry, at: u64) -> Token {
@@ -191,4 +192,56 @@ fn without_tokens_the_operator_decides_and_applicants_are_few() {
     assert!(registry.decide(s(NOW), device, DeviceState::Rejected, false).is_err(), "it is in");
     let last = (0..20).map(|_| join(&mut registry, NOW, &self::key(), None)).last();
     assert_eq!(last, Some(FromAuthority::Refused(Refusal::TooManyAttempts)), "an address makes only so many");
+}
+
+#[test]
+fn a_token_from_before_a_restore_is_good_no_longer_whether_it_was_used_or_not() {
+    use starling_store::{KeySource, backup::Repository};
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (state, backups) = (folder.path().join("state"), folder.path().join("backups"));
+    let mut registry = open(folder.path(), false, 0);
+    let used_later = invite(&mut registry, NOW);
+    Repository::open(&backups).expect("opened").create(&registry.store, NOW, 1).expect("made");
+    let joining = key();
+    assert!(matches!(join(&mut registry, NOW, &joining, Some(used_later)), FromAuthority::Issued(_)));
+    let issued_later = invite(&mut registry, NOW);
+    drop(registry);
+    ["records", "blobs"].iter().for_each(|name| std::fs::remove_dir_all(state.join(name)).expect("lost"));
+    let source = KeySource::beside(&state);
+    Repository::open(&backups).expect("opened").restore(None, &state, &source).expect("restored");
+
+    let mut registry = open(folder.path(), false, 0);
+    let again = join(&mut registry, NOW, &key(), Some(used_later));
+    assert_eq!(again, FromAuthority::Refused(Refusal::TokenExpired), "the backup does not know that it was used");
+    assert_eq!(join(&mut registry, NOW, &key(), Some(issued_later)), FromAuthority::Refused(Refusal::TokenUnknown));
+    let fresh = invite(&mut registry, NOW);
+    assert!(matches!(join(&mut registry, NOW, &key(), Some(fresh)), FromAuthority::Issued(_)));
+}
+
+#[test]
+fn a_forgotten_device_is_out_for_good_also_where_nothing_but_the_mark_of_it_is_left() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut registry = open(folder.path(), false, 3_600);
+    let (device, old) = joined(&mut registry);
+    assert!(registry.store.compartment_ids().expect("listed").contains(&device.to_string()));
+    registry.retire(s(NOW), device, false).expect("retired");
+    registry.store.forget(&device.to_string()).expect("forgotten");
+    let refused = |registry: &mut Registry| {
+        use DeviceState::Active;
+        assert_eq!(registry.standings.admit(device, Some(&old.public())), Err(Refusal::Revoked));
+        assert_eq!(renew(registry, NOW + 1, device, Some(&old), (&old, &key())), Err(Refusal::Revoked));
+        assert!(registry.find("pump").is_err(), "its name is not known");
+        assert!(registry.decide(s(NOW), device, Active, true).is_err(), "no word brings it back");
+    };
+    refused(&mut registry);
+    assert!(registry.revocation_list(s(NOW)).expect("signed").contains("X509 CRL"));
+    drop(registry);
+    let mut registry = open(folder.path(), false, 3_600);
+    refused(&mut registry);
+    // The records are those of another time; the keys folder knows.
+    registry.gone.clear();
+    registry.standings = Arc::new(Standings::new(Arc::clone(&registry.store)));
+    refused(&mut registry);
+    let (again, _) = joined(&mut registry);
+    assert_ne!(again, device, "invited anew, it is another device");
 }

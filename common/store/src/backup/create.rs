@@ -30,7 +30,7 @@ impl Repository {
     /// The disk says no; what was there before is untouched then.
     pub fn create(&self, store: &Store, now_unix_s: u64, keep: usize) -> Result<Created, StoreError> {
         let scratch = tempfile::Builder::new()
-            .prefix(".backup-")
+            .prefix(super::LINKS_PREFIX)
             .tempdir_in(store.path())
             .map_err(BackupError::io("create a folder in", store.path()))?;
         let (pairs, links) = store.records.snapshot(|| link_blobs(store, scratch.path()))?;

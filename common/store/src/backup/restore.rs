@@ -132,7 +132,7 @@ impl Repository {
         }
         let beside = parent(state);
         let scratch = tempfile::Builder::new()
-            .prefix(".restore-")
+            .prefix(super::SCRATCH_PREFIX)
             .tempdir_in(beside)
             .map_err(BackupError::io("create a folder in", beside))?;
         let scratch = Scratch(scratch);

@@ -7,8 +7,10 @@
 //! 10  4  generation of the wrapping key
 //! 14 12  nonce
 //! 26  …  AES-256-GCM of (key, id); the 14 bytes in front, the store's id and the tag are associated data
+//! keys/forgotten/<tag>   empty: the device of this tag was forgotten, and gets no key again
 //! ```
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,6 +38,11 @@ pub(crate) struct DeviceKey {
 /// The folder of device keys.
 pub(crate) fn folder_in(state: &Path) -> PathBuf {
     state.join("keys").join("devices")
+}
+
+/// The folder of marks for devices that were forgotten.
+pub(crate) fn marks_in(state: &Path) -> PathBuf {
+    state.join("keys").join("forgotten")
 }
 
 fn path_of(state: &Path, tag: &Tag) -> PathBuf {
@@ -70,23 +77,54 @@ pub(crate) fn destroy(state: &Path, tag: &Tag) -> Result<bool, KeyError> {
     Ok(there)
 }
 
+/// Notes, durably, that the device gets no key again.
+pub(crate) fn mark(state: &Path, tag: &Tag) -> Result<(), KeyError> {
+    let folder = marks_in(state);
+    file::create_folder(&folder)?;
+    let path = folder.join(hex(tag));
+    if path.exists() { file::sync_folder(&folder) } else { file::create(&path, b"") }
+}
+
+/// Destroys wraps that a killed process has left under an unfinished name.
+pub(crate) fn destroy_unfinished(state: &Path) -> Result<(), KeyError> {
+    let folder = folder_in(state);
+    for name in names_in(&folder)?.into_iter().filter(|name| unhex::<16>(name.as_bytes()).is_none()) {
+        file::destroy(&folder.join(name))?;
+    }
+    Ok(())
+}
+
+/// The devices that were forgotten.
+pub(crate) fn marks(state: &Path) -> Result<HashSet<Tag>, KeyError> {
+    Ok(tags_in(&marks_in(state))?.into_iter().collect())
+}
+
 /// All device keys.
 pub(crate) fn all(state: &Path, ring: &Ring) -> Result<Vec<(Tag, DeviceKey)>, KeyError> {
-    let folder = folder_in(state);
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(KeyError::io("list", &folder)(error)),
-    };
     let mut found = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(KeyError::io("list", &folder))?.file_name();
-        // Anything else is an unfinished file.
-        if let Some(tag) = name.to_str().and_then(|name| unhex::<16>(name.as_bytes())) {
-            found.extend(load(state, ring, &tag)?.map(|device| (*tag, device)));
-        }
+    for tag in tags_in(&folder_in(state))? {
+        found.extend(load(state, ring, &tag)?.map(|device| (tag, device)));
     }
     Ok(found)
+}
+
+/// The files of a folder that are called by a tag; anything else is unfinished.
+fn tags_in(folder: &Path) -> Result<Vec<Tag>, KeyError> {
+    let names = names_in(folder)?;
+    Ok(names.iter().filter_map(|name| unhex::<16>(name.as_bytes())).map(|tag| *tag).collect())
+}
+
+fn names_in(folder: &Path) -> Result<Vec<String>, KeyError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(KeyError::io("list", folder)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.map_err(KeyError::io("list", folder))?.file_name().into_string().ok());
+    }
+    Ok(names)
 }
 
 /// Wraps every device key under the newest wrapping key and drops the others from the ring; the ring is not saved here.

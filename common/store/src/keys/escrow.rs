@@ -8,7 +8,7 @@
 //! 18  8  expires, seconds since 1970
 //! 26 32  an X25519 public key of this copy alone
 //! 58 12  nonce
-//! 70  …  AES-256-GCM of (store id, key ring, wrapped device keys) under HKDF(shared secret, salt = both public keys);
+//! 70  …  AES-256-GCM of (store id, key ring, wrapped device keys, who was forgotten) under HKDF(shared secret, salt = both public keys);
 //!        the 58 bytes in front are associated data
 //! ```
 //!
@@ -55,6 +55,8 @@ struct Body {
     store: [u8; 16],
     ring: Vec<u8>,
     devices: Vec<Device>,
+    /// The tags of devices that were forgotten, in hex: they do not come back as strangers.
+    forgotten: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -107,13 +109,20 @@ impl Store {
         batch.put(OWN_TABLE, EXPIRY_KEY, &latest)?;
         self.commit(batch)?;
 
-        let mut body = Body { store: self.ring.id, ring: self.ring.to_body().to_vec(), devices: Vec::new() };
+        let mut body = Body {
+            store: self.ring.id,
+            ring: self.ring.to_body().to_vec(),
+            devices: Vec::new(),
+            forgotten: Vec::new(),
+        };
         let folder = compartment::folder_in(self.path());
         for name in list(&folder)?.into_iter().filter(|name| is_hex(name, 32)) {
             if let Some(wrapped) = file::read(&folder.join(&name))? {
                 body.devices.push(Device { name, wrapped: wrapped.to_vec() });
             }
         }
+        body.forgotten = list(&compartment::marks_in(self.path()))?;
+        body.forgotten.retain(|name| is_hex(name, 32));
         let encoded = bincode::serde::encode_to_vec(&body, CODEC);
         let encoded = Zeroizing::new(encoded.map_err(|error| StoreError::Encode {
             table: "escrow".to_owned(),
@@ -223,7 +232,8 @@ fn unseal(bytes: &mut [u8], secret: &StaticSecret) -> Option<(u64, Body)> {
     let (nonce, sealed) = rest.split_first_chunk_mut::<NONCE_BYTES>()?;
     let body = key.open(*nonce, header, sealed)?;
     let (body, used): (Body, usize) = bincode::serde::decode_from_slice(body, CODEC).ok()?;
-    (used > 0 && body.devices.iter().all(|device| is_hex(&device.name, 32))).then_some((expires, body))
+    let names = body.devices.iter().map(|device| &device.name).chain(&body.forgotten);
+    (used > 0 && names.into_iter().all(|name| is_hex(name, 32))).then_some((expires, body))
 }
 
 fn put_back(body: &Body, state: &Path, source: &KeySource, copy: &Path) -> Result<(), StoreError> {
@@ -237,6 +247,9 @@ fn put_back(body: &Body, state: &Path, source: &KeySource, copy: &Path) -> Resul
     file::create_folder(&devices)?;
     for device in &body.devices {
         file::replace(&devices.join(&device.name), &device.wrapped)?;
+    }
+    for tag in body.forgotten.iter().filter_map(|name| unhex::<16>(name.as_bytes())) {
+        compartment::mark(state, &tag)?;
     }
     // The ring last: a folder without it is one that was not recovered yet.
     ring.save(&path_in(state), &Master::of(&found)?)?;

@@ -238,8 +238,12 @@ fn a_forgotten_device_is_unreadable_at_once_and_stays_so() {
         store.compartment("pump-5").expect("there").get_blob(&name_of(b"5")).expect("read").as_deref(),
         Some(&b"5"[..])
     );
-    let anew = store.compartment("pump-4").expect("another key");
-    assert_eq!(anew.get::<String>("staged", "1").expect("read"), None);
+    assert!(store.is_forgotten("pump-4") && !store.is_forgotten("pump-5"));
+    assert!(matches!(store.compartment("pump-4"), Err(StoreError::Forgotten(_))), "it gets no key again");
+    assert!(store.known_compartment("pump-4").expect("read").is_none());
+    store.compartment("guest").expect("a key");
+    store.discard("guest").expect("discarded");
+    store.compartment("guest").expect("another key: it was not forgotten for good");
     store.verify().expect("whole");
 }
 
