@@ -13,7 +13,7 @@ use starling_daemon::{Exit, Usage};
 use starling_net::Path as NetPath;
 use starling_spec::CodecSpec;
 use starling_spec::random::{Purpose, Random, word};
-use starling_wire::UpdateReport;
+use starling_wire::{UpdateReport, ValueRange};
 
 use crate::fleet::{Enrolled, Fleet, interruption};
 use crate::report::{JsonArgs, Table, bytes, median, progress};
@@ -292,6 +292,10 @@ impl Learner for Echo {
 
     fn evaluate(&self, _job: &Job, _base: Vec<f32>) -> Result<(u64, u64, f64), LearnError> {
         Err(LearnError::NoData("a bench holds nothing out".to_owned()))
+    }
+
+    fn ranges(&self, _job: &Job, _base: Vec<f32>) -> Result<(u64, Vec<Option<ValueRange>>), LearnError> {
+        Err(LearnError::NoData("a bench has no rows".to_owned()))
     }
 }
 

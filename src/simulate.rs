@@ -10,11 +10,12 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde::Serialize;
+use starling_protocol::run::{Answer, HeldOut};
 use starling_spec::TaskKind;
 
 use crate::model::file;
 use crate::report::{JsonArgs, Table, bytes as size, figure, percent, progress};
-use crate::simulation::simulate_from;
+use crate::simulation::{Ran, simulate_from};
 use crate::task_input::TaskArgs;
 
 /// Arguments of `starling simulate`.
@@ -99,11 +100,29 @@ pub(crate) fn command(args: &Args) -> Result<()> {
     let start = start.map(|weights| weights.parameters);
     let result = simulate_from(&input, start, threads, &bar);
     bar.finish_and_clear();
-    let (result, parameters) = result?;
+    let Ran { simulated: result, parameters, answer } = result?;
     if let Some(path) = &args.out {
         file::write_weights(path, &input.plan, &parameters, None)?;
     }
-    args.json.finish(&result, &table(&result, input.task.kind, started.elapsed().as_secs_f64()))
+    let mut table = table(&result, input.task.kind, started.elapsed().as_secs_f64());
+    if let Some(answer) = answer {
+        table.note(said(&answer));
+    }
+    args.json.finish(&result, &table)
+}
+
+/// A run's answer in words.
+fn said(answer: &Answer) -> String {
+    match answer {
+        Answer::HeldOut(HeldOut { devices, examples, correct, loss_sum }) => {
+            #[allow(clippy::cast_precision_loss, reason = "counts of examples stay far below 2^53")]
+            let loss = loss_sum / (*examples).max(1) as f64;
+            format!("held out by {devices} devices: {correct} of {examples} right, loss {loss:.4}")
+        }
+        Answer::Ranges(ranges) => {
+            format!("input ranges over {} rows of {} devices", ranges.examples, ranges.devices)
+        }
+    }
 }
 
 fn table(result: &Simulated, kind: TaskKind, wall_s: f64) -> Table {

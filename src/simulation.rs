@@ -8,25 +8,34 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use indicatif::ProgressBar;
 use starling_model::Evaluated;
-use starling_protocol::run::{Action, HeldOut, Progress, RunMachine, RunSettings, cohort_max};
+use starling_protocol::run::{Action, Answer, HeldOut, Progress, RunMachine, RunSettings, cohort_max};
 use starling_spec::random::{Purpose, Random, device_key};
 use starling_spec::{CodecSpec, TaskKind};
 use starling_update::{Fold, Numerics, Residual, Sealed, Version, admit, admit_header, difference};
-use starling_wire::{Address, BLOB_HEADER_BYTES, DeviceId, Digest, Evaluation, RoundKind, RunId, TaskId};
+use starling_wire::{Address, BLOB_HEADER_BYTES, DeviceId, Digest, Evaluation, RoundKind, RunId, Statistics, TaskId};
 
 use crate::report::percent;
 use crate::simulate::{Round, Simulated};
 use crate::task_input::TaskInput;
 use crate::world::{Done, Job, Pool, World};
 
-/// Runs `input` on `threads` workers from the parameters `start`, or from its initial ones: what happened, and the last
-/// version's parameters as devices decode them.
+/// What came of a run.
+pub(crate) struct Ran {
+    /// What happened.
+    pub(crate) simulated: Simulated,
+    /// The last version's parameters, as devices decode them.
+    pub(crate) parameters: Vec<f32>,
+    /// What it found out, where that is its goal.
+    pub(crate) answer: Option<Answer>,
+}
+
+/// Runs `input` on `threads` workers from the parameters `start`, or from its initial ones.
 pub(crate) fn simulate_from(
     input: &TaskInput,
     start: Option<Vec<f32>>,
     threads: usize,
     bar: &ProgressBar,
-) -> Result<(Simulated, Vec<f32>)> {
+) -> Result<Ran> {
     simulate_in(&World::new(input)?, input, start, threads, bar)
 }
 
@@ -38,30 +47,12 @@ pub(crate) fn simulate_in(
     start: Option<Vec<f32>>,
     threads: usize,
     bar: &ProgressBar,
-) -> Result<(Simulated, Vec<f32>)> {
+) -> Result<Ran> {
     anyhow::ensure!(world.plan == input.plan, "the devices have another plan than the run");
     std::thread::scope(|scope| {
         let pool = Pool::start(scope, world, threads);
         Simulation::new(input, world, pool, start)?.run(bar)
     })
-}
-
-/// One federated evaluation: the sums of `parameters`' figures over the hold-outs of all devices that have one.
-pub(crate) fn evaluate_held_out(world: &World, parameters: &[f32], threads: usize) -> Result<Evaluated> {
-    let base = Arc::new(parameters.to_vec());
-    let jobs = (0..world.devices.len()).filter(|device| world.devices[*device].holds_out());
-    let jobs: Vec<Job> = jobs.map(|device| Job::HeldOut { device, base: Arc::clone(&base) }).collect();
-    anyhow::ensure!(!jobs.is_empty(), "no device holds anything out; set federation.holdout");
-    let done = std::thread::scope(|scope| Pool::start(scope, world, threads).run(jobs, || ()))?;
-    let mut total = Evaluated { examples: 0, correct: 0, loss_sum: 0.0 };
-    for done in done {
-        if let Done::Evaluated(part) = done {
-            total.examples += part.examples;
-            total.correct += part.correct;
-            total.loss_sum += part.loss_sum;
-        }
-    }
-    Ok(total)
 }
 
 struct Simulation<'world> {
@@ -83,6 +74,7 @@ struct Simulation<'world> {
     /// Which version's digest each device holds.
     held: BTreeMap<DeviceId, Digest>,
     rounds: Vec<Round>,
+    answer: Option<Answer>,
     last: Option<Evaluated>,
     rounds_to_target: Option<u32>,
 }
@@ -111,7 +103,13 @@ impl<'world> Simulation<'world> {
         let mut federation = input.task.federation.clone();
         // Simulated devices are all there before the first round; real ones get as long as they need.
         federation.devices_min = u32::try_from(world.devices.len()).context("fewer than 2^32 devices")?;
-        let settings = RunSettings { task: TaskId(plan.id()), run: RunId(1), seed: input.seed, federation };
+        let settings = RunSettings {
+            task: TaskId(plan.id()),
+            run: RunId(1),
+            seed: input.seed,
+            federation,
+            tensors: manifest.tensors.len(),
+        };
         let machine = RunMachine::new(settings, Progress::default());
         let numerics = Numerics::new(&plan.update, manifest.len(), cohort_max(&input.task.federation))?;
         let master = start.unwrap_or_else(|| starling_spec::init::initial_parameters(&manifest, plan.seed));
@@ -139,15 +137,14 @@ impl<'world> Simulation<'world> {
             owed_then: BTreeMap::new(),
             held: BTreeMap::new(),
             rounds: Vec::new(),
+            answer: None,
             last: None,
             rounds_to_target: None,
         })
     }
 
-    fn run(mut self, bar: &ProgressBar) -> Result<(Simulated, Vec<f32>)> {
-        for device in self.world.devices.iter() {
-            self.machine.handle_available(self.now_ms, device.id);
-        }
+    fn run(mut self, bar: &ProgressBar) -> Result<Ran> {
+        self.machine.handle_all_available(self.now_ms, self.world.devices.iter().map(|device| device.id));
         let mut finished = false;
         while !finished {
             let mut asked = BTreeSet::new();
@@ -166,7 +163,11 @@ impl<'world> Simulation<'world> {
                         self.staged = Staged::default();
                         self.owed_then.clear();
                     }
-                    Action::Evaluated { figures, .. } => self.note_held_out(figures),
+                    Action::Answered { answer, .. } if !self.input.task.federation.goal.is_train() => {
+                        self.answer = Some(answer);
+                    }
+                    Action::Answered { answer: Answer::HeldOut(figures), .. } => self.note_held_out(figures),
+                    Action::Answered { .. } => {}
                     Action::Finished(_) => finished = true,
                     Action::End { .. } => {}
                 }
@@ -174,6 +175,7 @@ impl<'world> Simulation<'world> {
             match task {
                 Some((address, RoundKind::Train)) => self.train(address, &asked)?,
                 Some((address, RoundKind::Evaluate)) => self.evaluate(address, &asked)?,
+                Some((address, RoundKind::Statistics)) => self.survey(address, &asked)?,
                 Some((_, kind)) => anyhow::bail!("a round of kind {kind:?} cannot be simulated"),
                 None if finished => {}
                 None => self.sleep()?,
@@ -288,6 +290,23 @@ impl<'world> Simulation<'world> {
         Ok(())
     }
 
+    fn survey(&mut self, address: Address, asked: &BTreeSet<usize>) -> Result<()> {
+        let (devices, idle): (Vec<usize>, Vec<usize>) =
+            asked.iter().partition(|device| self.world.devices[**device].has_training_rows());
+        self.decline(address, &idle);
+        devices.iter().for_each(|device| self.send_model(*device));
+        let job = |device: &usize| Job::Ranges { device: *device, base: Arc::clone(&self.base) };
+        let done = self.pool.run(devices.iter().map(job).collect(), || ())?;
+        for (device, done) in devices.into_iter().zip(done) {
+            if let Done::Ranges(examples, ranges) = done {
+                self.now_ms += 1;
+                let statistics = Statistics { address, examples, ranges };
+                self.machine.handle_statistics(self.now_ms, self.world.devices[device].id, &statistics);
+            }
+        }
+        Ok(())
+    }
+
     #[allow(clippy::cast_precision_loss, reason = "counts of examples stay far below 2^53")]
     fn note_held_out(&mut self, figures: HeldOut) {
         if let Some(round) = self.rounds.last_mut()
@@ -350,7 +369,7 @@ impl<'world> Simulation<'world> {
         Ok(())
     }
 
-    fn finish(self) -> (Simulated, Vec<f32>) {
+    fn finish(self) -> Ran {
         let last = self.rounds.last();
         let simulated = Simulated {
             task: self.input.task.name.clone(),
@@ -364,6 +383,6 @@ impl<'world> Simulation<'world> {
             model_digest: self.version.digest().to_string(),
             rounds: self.rounds,
         };
-        (simulated, self.version.decoded().into_owned())
+        Ran { simulated, parameters: self.version.decoded().into_owned(), answer: self.answer }
     }
 }

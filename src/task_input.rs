@@ -60,6 +60,12 @@ impl TaskInput {
         Ok(Self { task, plan, base, seed })
     }
 
+    /// The same task under another seed.
+    pub(crate) fn under(&self, seed: u64) -> Result<Self> {
+        let plan = TaskPlan::new(&self.task, seed)?;
+        Ok(Self { plan, seed, ..self.clone() })
+    }
+
     /// The task's data.
     pub(crate) fn load(&self) -> Result<Loaded> {
         self.load_under(self.seed)

@@ -13,7 +13,7 @@ use starling_model::{Evaluated, Network, TrainPath};
 use starling_spec::TaskPlan;
 use starling_spec::random::device_key;
 use starling_update::{Residual, Sealed, seal, seal_with_feedback};
-use starling_wire::{Address, DeviceId, UpdateReport};
+use starling_wire::{Address, DeviceId, UpdateReport, ValueRange};
 
 use crate::task_input::TaskInput;
 
@@ -48,7 +48,7 @@ impl World {
         let devices = parts.into_iter().zip(0u32..).map(|(rows, index)| {
             let id = DeviceId::seeded(input.seed, index);
             let (train, holdout) =
-                starling_data::split_holdout(&rows, federation.holdout, input.seed, device_key(id.0));
+                starling_data::split_holdout(&rows, federation.holdout, input.plan.holdout_seed(), device_key(id.0));
             Device { id, train, holdout }
         });
         Ok(Self { plan: input.plan.clone(), devices: devices.collect(), loaded: Arc::new(loaded) })
@@ -70,16 +70,6 @@ impl World {
 }
 
 impl Device {
-    /// The rows that it trains on.
-    pub(crate) fn training_rows(&self) -> &[u32] {
-        &self.train
-    }
-
-    /// The rows that it holds out.
-    pub(crate) fn held_out_rows(&self) -> &[u32] {
-        &self.holdout
-    }
-
     /// Whether there is anything to train on.
     pub(crate) fn has_training_rows(&self) -> bool {
         !self.train.is_empty()
@@ -111,6 +101,13 @@ pub(crate) enum Job {
         /// The version's values.
         base: Arc<Vec<f32>>,
     },
+    /// The ranges of each layer's inputs over a device's training rows.
+    Ranges {
+        /// The device's position in the world.
+        device: usize,
+        /// The version's values.
+        base: Arc<Vec<f32>>,
+    },
     /// Evaluation on some rows of the test set.
     Test {
         /// The rows.
@@ -126,6 +123,8 @@ pub(crate) enum Done {
     Sealed(Sealed, Option<Residual>),
     /// Figures.
     Evaluated(Evaluated),
+    /// Rows that the model was run over, and the ranges of its layers' inputs.
+    Ranges(u64, Vec<Option<ValueRange>>),
 }
 
 /// The worker threads.
@@ -215,6 +214,11 @@ fn work(world: &World, network: &mut Option<Network>, job: Job) -> Result<Done> 
         Job::HeldOut { device, base } => {
             let rows = &world.devices[device].holdout;
             Ok(Done::Evaluated(network.evaluate(&base, &world.loaded.train, rows)?))
+        }
+        Job::Ranges { device, base } => {
+            let rows = &world.devices[device].train;
+            let (rows, ranges) = starling_client::survey::ranges(&world.plan, &base, &world.loaded.train, rows)?;
+            Ok(Done::Ranges(rows, ranges))
         }
         Job::Test { rows, base } => {
             let test = world.loaded.test.as_ref().context("the task has no test set")?;

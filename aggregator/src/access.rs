@@ -68,6 +68,7 @@ access! {
         RunStatus      "run-status"         Anywhere  [Operator Publisher Auditor]    AdminRequest::RunStatus { .. } => "show a run and its rounds";
         RunExport      "run-export"         Anywhere  [Operator Publisher]            AdminRequest::RunExport { .. } => "take a run's model out";
         RunStop        "run-stop"           Anywhere  [Operator]                      AdminRequest::RunStop { .. } => "stop a run";
+        RunRemove      "run-remove"         Anywhere  [Operator]                      AdminRequest::RunRemove { .. } => "forget a run that is over";
         ReleasePublish "release-publish"    Anywhere  [Operator Publisher]            AdminRequest::ReleasePublish { .. } => "offer a release to devices";
         ReleaseList    "release-list"       Anywhere  [Operator Publisher Auditor]    AdminRequest::ReleaseList => "show releases and who serves them";
         Devices        "devices"            Anywhere  [Operator Auditor]              AdminRequest::Devices => "show connected devices and who was turned away";
@@ -91,7 +92,7 @@ access! {
     }
     // verb            word                           who may                         message => what it does
     messages {
-        TakePart       "round-join"                   [Device]                        ToAggregator::Hello(_) | ToAggregator::Available(_) | ToAggregator::Accept(_) | ToAggregator::Decline(..) | ToAggregator::Evaluation(_) | ToAggregator::Bye => "take part in rounds";
+        TakePart       "round-join"                   [Device]                        ToAggregator::Hello(_) | ToAggregator::Available(_) | ToAggregator::Accept(_) | ToAggregator::Decline(..) | ToAggregator::Evaluation(_) | ToAggregator::Statistics(_) | ToAggregator::Bye => "take part in rounds";
         Fetch          "model-fetch"                  [Device]                        ToAggregator::Fetch(_) => "fetch a model or a release";
         Report         "release-report"               [Device]                        ToAggregator::Release(_) => "say where it stands with a release";
         Receipt        "receipt-ask"                  [Device]                        ToAggregator::WantReceipt(_) => "ask for the receipt of its own update";

@@ -119,6 +119,14 @@ pub enum RunVerb {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Forget a run that is over, with its rounds and its model
+    Remove {
+        /// The run
+        run: u32,
+        /// Which daemon
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Stop a run after the round that is being committed
     Stop {
         /// The run
@@ -265,6 +273,10 @@ fn about_runs(verb: RunVerb) -> anyhow::Result<Exit> {
         }
         RunVerb::List(ask) => print(&ask, &json!({ "verb": "run-list" }), list),
         RunVerb::Status { run, ask } => print(&ask, &json!({ "verb": "run-status", "run": run }), status),
+        RunVerb::Remove { run, ask } => {
+            let request = json!({ "verb": "run-remove", "run": run });
+            print(&ask, &request, |answer| println!("run {} is gone", answer["run"]))
+        }
         RunVerb::Stop { run, ask } => {
             let request = json!({ "verb": "run-stop", "run": run });
             print(&ask, &request, |answer| println!("run {} stops", answer["run"]))
@@ -342,6 +354,20 @@ fn status(answer: &Value) {
         "  version {}, {} devices connected, {} refused updates, {} bytes up, {} bytes down",
         answer["version"], answer["devices_connected"], answer["refused"], answer["bytes_up"], answer["bytes_down"]
     );
+    match (&answer["answer"]["held_out"], &answer["answer"]["ranges"]) {
+        (Value::Null, Value::Null) => rounds(answer),
+        (held_out, Value::Null) => println!(
+            "  held out by {} devices: {} of {} right, loss {:.4}",
+            held_out["devices"],
+            held_out["correct"],
+            held_out["examples"],
+            held_out["loss_sum"].as_f64().unwrap_or(f64::NAN) / held_out["examples"].as_f64().unwrap_or(f64::NAN)
+        ),
+        (_, ranges) => println!("  input ranges over {} rows of {} devices", ranges["examples"], ranges["devices"]),
+    }
+}
+
+fn rounds(answer: &Value) {
     println!(
         "{:>6} {:>8} {:>9} {:>11} {:>11} {:>10} {:>10} {:>9}",
         "round", "updates", "wall s", "bytes up", "bytes down", "train loss", "test acc", "held out"

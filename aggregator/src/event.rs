@@ -158,6 +158,11 @@ pub(crate) enum AdminRequest {
         /// Which.
         run: u32,
     },
+    /// Forget a run that is over, with its rounds and its model.
+    RunRemove {
+        /// Which.
+        run: u32,
+    },
     /// The devices that are connected, and who was turned away.
     Devices,
     /// Offer a release file to the devices of a task.

@@ -19,7 +19,7 @@ use crate::enrolment::Registrar;
 use crate::enrolment::clone::Sightings;
 use crate::event::{AdminReply, Event, HeaderReply};
 use crate::fleet::Fleet;
-use crate::records::{ReleaseRecord, RoundRecord, RunRecord, RunState};
+use crate::records::{ReleaseRecord, RoundRecord, RunState};
 use crate::run::Run;
 use crate::staging::Staging;
 use crate::worker::{Job, Loaded, Worker};
@@ -51,6 +51,8 @@ pub(crate) struct Hub {
     sightings: Sightings,
     fleet: Fleet,
     runs: BTreeMap<RunId, Run>,
+    /// The highest number that a run has or had.
+    run_last: RunId,
     releases: BTreeMap<String, ReleaseRecord>,
     turned_away: VecDeque<TurnedAway>,
     started: Instant,
@@ -61,7 +63,7 @@ impl Hub {
         worker: Worker,
         staging: Staging,
         registrar: Registrar,
-        records: Vec<(RunRecord, Vec<RoundRecord>)>,
+        (runs, run_last): (Vec<Run>, RunId),
         releases: Vec<ReleaseRecord>,
     ) -> Self {
         Self {
@@ -71,7 +73,8 @@ impl Hub {
             registrar,
             sightings: Sightings::default(),
             fleet: Fleet::default(),
-            runs: records.into_iter().map(|(record, rounds)| (record.run, Run::stored(record, rounds))).collect(),
+            runs: runs.into_iter().map(|run| (run.record.run, run)).collect(),
+            run_last,
             releases: releases.into_iter().map(|release| (release.task.clone(), release)).collect(),
             turned_away: VecDeque::new(),
             started: Instant::now(),
@@ -240,7 +243,7 @@ impl Hub {
                 self.gone(device).await;
                 self.fleet.offer(device, available.tasks);
                 for id in self.runs.keys().copied().collect::<Vec<_>>() {
-                    self.introduce(id, device).await;
+                    self.introduce(id, &[device]).await;
                 }
                 self.offer_releases(device);
             }
@@ -254,6 +257,10 @@ impl Hub {
                 let run = evaluation.address.run;
                 self.with_machine(run, |machine| machine.handle_evaluation(now_ms, device, evaluation)).await;
             }
+            ToAggregator::Statistics(statistics) => {
+                let run = statistics.address.run;
+                self.with_machine(run, |machine| machine.handle_statistics(now_ms, device, &statistics)).await;
+            }
             ToAggregator::Bye => self.gone(device).await,
             // A second request before the first is answered is a device's own loss.
             ToAggregator::WantReceipt(want) => {
@@ -265,16 +272,18 @@ impl Hub {
         }
     }
 
-    /// Shows a run to a device that offered itself for its task, and the device to the run.
-    async fn introduce(&mut self, id: RunId, device: DeviceId) {
+    /// Shows a run to those of `devices` that offered themselves for its task, and them to the run.
+    async fn introduce(&mut self, id: RunId, devices: &[DeviceId]) {
         let now_ms = self.now_ms();
         let Some(run) = self.runs.get(&id) else { return };
         let Some(open) = run.open.as_ref().filter(|open| !open.machine.is_finished()) else { return };
-        if !self.fleet.offers(device, &run.record.name) {
-            return;
+        let offered = devices.iter().copied().filter(|device| self.fleet.offers(*device, &run.record.name));
+        let offered: Vec<DeviceId> = offered.collect();
+        let plan = open.plan.clone();
+        for device in &offered {
+            self.fleet.send(*device, ToClient::Plan(plan.clone()));
         }
-        self.fleet.send(device, ToClient::Plan(open.plan.clone()));
-        self.with_machine(id, |machine| machine.handle_available(now_ms, device)).await;
+        self.with_machine(id, |machine| machine.handle_all_available(now_ms, offered)).await;
     }
 
     async fn admit_header(&mut self, device: DeviceId, header: &BlobHeader) -> HeaderReply {
@@ -320,9 +329,8 @@ impl Hub {
         if let Some((_, reply)) = starter {
             let _ = reply.send(Ok(serde_json::json!({ "run": id }).into()));
         }
-        for device in self.fleet.devices() {
-            self.introduce(id, device).await;
-        }
+        let devices: Vec<DeviceId> = self.fleet.devices().into_iter().collect();
+        self.introduce(id, &devices).await;
     }
 
     async fn reject(&mut self, id: RunId, problem: &str, starter: Option<(Who, AdminReply)>) {

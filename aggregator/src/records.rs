@@ -4,9 +4,12 @@
 //! | --- | --- | --- |
 //! | `runs` | run | [`RunRecord`] |
 //! | `rounds` | run/round | [`RoundRecord`] |
+//! | `answers` | run | [`AnswerRecord`], of a run whose goal is one |
+//! | `counters` | `run` | the highest number that a removed run had |
 //! | `releases` | digest of the task's name | [`ReleaseRecord`] |
 
 use serde::{Deserialize, Serialize};
+use starling_protocol::run::{Answer, HeldOut, Ranges};
 use starling_store::{Batch, Store, StoreError};
 use starling_wire::{Digest, RunId};
 
@@ -14,7 +17,12 @@ use crate::kept;
 
 const RUNS: &str = "runs";
 const ROUNDS: &str = "rounds";
+const ANSWERS: &str = "answers";
+const COUNTERS: &str = "counters";
 const RELEASES: &str = "releases";
+
+/// The record of [`COUNTERS`] about runs.
+const RUN: &str = "run";
 
 /// Where a run stands. It is written in one batch with the round that brought it there.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +51,13 @@ pub(crate) struct RunRecord {
     pub(crate) origin: Option<(RunId, u64)>,
     /// The run that took this one's place when a device was unlearned; its models are gone then.
     pub(crate) replaced_by: Option<RunId>,
+}
+
+impl RunRecord {
+    /// The blobs that it names.
+    pub(crate) fn blobs(&self) -> [&String; 3] {
+        [&self.task_blob, &self.version_blob, &self.master_blob]
+    }
 }
 
 /// Whether a run goes on.
@@ -90,6 +105,30 @@ pub(crate) struct RoundRecord {
     pub(crate) heldout_loss: Option<f64>,
 }
 
+/// What a run without versions found out. The names are those of `run status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AnswerRecord {
+    /// Sums over the devices' hold-outs.
+    HeldOut { devices: u32, examples: u64, correct: u64, loss_sum: f64 },
+    /// The range of each tensor's inputs, over training rows of the devices.
+    Ranges { devices: u32, examples: u64, ranges: Vec<Option<(f32, f32)>> },
+}
+
+impl From<Answer> for AnswerRecord {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::HeldOut(HeldOut { devices, examples, correct, loss_sum }) => {
+                Self::HeldOut { devices, examples, correct, loss_sum }
+            }
+            Answer::Ranges(Ranges { devices, examples, ranges }) => {
+                let ranges = ranges.into_iter().map(|range| range.map(|range| (range.low, range.high)));
+                Self::Ranges { devices, examples, ranges: ranges.collect() }
+            }
+        }
+    }
+}
+
 /// The release of a task that devices are offered; its file is the blob of its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReleaseRecord {
@@ -101,6 +140,10 @@ pub(crate) struct ReleaseRecord {
     pub(crate) digest: Digest,
     /// Bytes of the file.
     pub(crate) length: u64,
+}
+
+fn run_key(run: RunId) -> String {
+    format!("{:010}", run.0)
 }
 
 fn round_key(run: RunId, round: u32) -> String {
@@ -119,9 +162,20 @@ pub(crate) fn rounds(store: &Store, run: RunId) -> Result<Vec<RoundRecord>, Stor
     Ok(rounds.into_iter().filter(|(key, _)| key.starts_with(&prefix)).map(|(_, record)| record).collect())
 }
 
+/// The answer of `run`, if it has one.
+pub(crate) fn answer(store: &Store, run: RunId) -> Result<Option<AnswerRecord>, StoreError> {
+    store.get(ANSWERS, &run_key(run))
+}
+
+/// The highest number that any run has or had.
+pub(crate) fn run_last(store: &Store) -> Result<u32, StoreError> {
+    let removed: u32 = store.get(COUNTERS, RUN)?.unwrap_or(0);
+    Ok(runs(store)?.iter().map(|run| run.run.0).fold(removed, u32::max))
+}
+
 /// Whether any run's record, or a kept version, names this blob.
 pub(crate) fn is_named(store: &Store, blob: &str) -> Result<bool, StoreError> {
-    let by_run = runs(store)?.iter().any(|run| run.version_blob == blob || run.master_blob == blob);
+    let by_run = runs(store)?.iter().any(|run| run.blobs().iter().any(|named| *named == blob));
     Ok(by_run || kept::all(store)?.iter().any(|kept| kept.master_blob == blob))
 }
 
@@ -137,11 +191,34 @@ pub(crate) fn remove_unnamed<'a>(store: &Store, blobs: impl IntoIterator<Item = 
 
 /// Puts where a run stands and, with it, the round that brought it there into a batch.
 pub(crate) fn put(batch: &mut Batch, run: &RunRecord, round: Option<&RoundRecord>) -> Result<(), StoreError> {
-    batch.put(RUNS, &format!("{:010}", run.run.0), run)?;
+    batch.put(RUNS, &run_key(run.run), run)?;
     if let Some(round) = round {
         batch.put(ROUNDS, &round_key(run.run, round.round), round)?;
     }
     Ok(())
+}
+
+/// Puts what a run found out into a batch.
+pub(crate) fn put_answer(batch: &mut Batch, run: RunId, answer: &AnswerRecord) -> Result<(), StoreError> {
+    batch.put(ANSWERS, &run_key(run), answer)
+}
+
+/// Takes out all records of a run and of the versions that are kept of it, in one batch; gives the blobs that they named. Its number is
+/// not given again.
+pub(crate) fn remove(store: &Store, batch: &mut Batch, run: &RunRecord) -> Result<Vec<String>, StoreError> {
+    let mut named: Vec<String> = run.blobs().into_iter().cloned().collect();
+    let run = run.run;
+    batch.put(COUNTERS, RUN, &run_last(store)?)?;
+    batch.remove(RUNS, &run_key(run));
+    batch.remove(ANSWERS, &run_key(run));
+    for round in rounds(store, run)? {
+        batch.remove(ROUNDS, &round_key(run, round.round));
+    }
+    for version in kept::of_run(store, run)? {
+        kept::remove(batch, &version);
+        named.push(version.master_blob);
+    }
+    Ok(named)
 }
 
 /// The release of each task.

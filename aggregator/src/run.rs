@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use starling_audit::Who;
-use starling_protocol::run::{Action, Finish, Progress, RunMachine, RunSettings};
+use starling_protocol::run::{Action, Answer, Finish, Progress, RunMachine, RunSettings};
 use starling_spec::TaskKind;
 use starling_wire::{Address, DeviceId, RoundKind, RoundStart, RunId, RunPlan, TaskId, ToClient};
 
 use crate::event::AdminReply;
 use crate::fleet::Fleet;
-use crate::records::{RoundRecord, RunRecord, RunState};
+use crate::records::{AnswerRecord, RoundRecord, RunRecord, RunState};
 use crate::worker::{Job, Loaded};
 
 /// A run.
@@ -18,6 +18,8 @@ use crate::worker::{Job, Loaded};
 pub(crate) struct Run {
     pub(crate) record: RunRecord,
     pub(crate) rounds: Vec<RoundRecord>,
+    /// What it found out, where that is what it is for.
+    pub(crate) answer: Option<AnswerRecord>,
     pub(crate) open: Option<Open>,
     pub(crate) finish: Option<Finish>,
     /// Why it cannot go on.
@@ -66,10 +68,11 @@ impl Run {
     }
 
     /// A run as its records tell it.
-    pub(crate) fn stored(record: RunRecord, rounds: Vec<RoundRecord>) -> Self {
+    pub(crate) fn stored(record: RunRecord, rounds: Vec<RoundRecord>, answer: Option<AnswerRecord>) -> Self {
         Self {
             record,
             rounds,
+            answer,
             open: None,
             finish: None,
             problem: None,
@@ -93,6 +96,7 @@ impl Run {
             run: self.record.run,
             seed: self.record.seed,
             federation: loaded.task.federation.clone(),
+            tensors: loaded.tensors,
         };
         let progress = Progress {
             rounds_committed: self.record.rounds_committed,
@@ -158,7 +162,13 @@ impl Run {
                     jobs.push(Job::Discard(address));
                     jobs.push(Job::Note(Box::new(self.record.clone()), None));
                 }
-                Action::Evaluated { address, figures } => {
+                Action::Answered { answer, .. } if !open.loaded.task.federation.goal.is_train() => {
+                    let answer = AnswerRecord::from(answer);
+                    self.answer = Some(answer.clone());
+                    jobs.push(Job::Answered(self.record.run, Box::new(answer)));
+                }
+                Action::Answered { answer: Answer::Ranges(_), .. } => {}
+                Action::Answered { address, answer: Answer::HeldOut(figures) } => {
                     if let Some(round) = self.rounds.iter_mut().find(|round| round.round == address.round)
                         && figures.examples > 0
                     {
@@ -219,6 +229,7 @@ impl Run {
             "bytes_down": self.bytes_down,
             "refused": self.refused,
             "rounds": self.rounds,
+            "answer": self.answer,
         })
     }
 }

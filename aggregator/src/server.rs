@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use starling_net::{Credentials, Endpoint, Incoming, Link, Transport, greet_device_if};
 use starling_store::Store;
-use starling_wire::{DeviceId, Identity, Refusal, Role, ToClient};
+use starling_wire::{DeviceId, Identity, Refusal, Role, RunId, ToClient};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::access::{Caller, Door};
@@ -20,6 +20,7 @@ use crate::event::{EVENTS_MAX, Event, OUTBOUND_MAX, Peer};
 use crate::hub::Hub;
 use crate::publish;
 use crate::records;
+use crate::run::Run;
 use crate::session::{Context, Session, write_control};
 use crate::shelf::Shelf;
 use crate::staging::Staging;
@@ -57,8 +58,10 @@ pub async fn run(
     let mut stored = Vec::new();
     for record in records::runs(&store)? {
         let rounds = records::rounds(&store, record.run)?;
-        stored.push((record, rounds));
+        let answer = records::answer(&store, record.run)?;
+        stored.push(Run::stored(record, rounds, answer));
     }
+    let run_last = RunId(records::run_last(&store)?);
     let (events, queue) = mpsc::channel(EVENTS_MAX);
     let shelf = Arc::new(Shelf::default());
     let releases = publish::put_on_shelf(&store, &shelf)?;
@@ -77,7 +80,7 @@ pub async fn run(
         config.tls.clone(),
         journal(worker.clone()),
     )?;
-    let hub = Hub::new(worker.clone(), staging.clone(), registrar.clone(), stored, releases);
+    let hub = Hub::new(worker.clone(), staging.clone(), registrar.clone(), (stored, run_last), releases);
     let context_worker = worker.downgrade();
     let context = Context { events: events.clone(), shelf, staging, worker, registrar: registrar.clone() };
 

@@ -10,10 +10,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use starling_audit::{About, Action, Contribution, Entry, Who};
 use starling_daemon::keeping::KeepRequest;
-use starling_protocol::run::cohort_max;
-use starling_spec::{CodecSpec, TaskFile, TaskPlan};
+use starling_spec::{TaskFile, TaskPlan};
 use starling_store::{Batch, Store};
-use starling_update::{Fold, Numerics, Version, admit, difference};
+use starling_update::{Fold, Numerics, Version, admit};
 use starling_wire::{Address, BlobHeader, DeviceId, Digest, ModelRef, RunId, ToClient, WantReceipt};
 use tokio::sync::mpsc;
 
@@ -24,9 +23,9 @@ use crate::erasure::{Erasure, Forgetting};
 use crate::evaluator::Evaluator;
 use crate::event::{AdminReply, Event, Staged};
 use crate::export;
-use crate::kept::{self, KeptVersion};
+use crate::kept::KeptVersion;
 use crate::publish::{self, Publication, PublishError};
-use crate::records::{self, ReleaseRecord, RoundRecord, RunRecord};
+use crate::records::{self, AnswerRecord, ReleaseRecord, RoundRecord, RunRecord};
 use crate::shelf::Shelf;
 use crate::staging::Reservation;
 
@@ -34,6 +33,8 @@ mod versions;
 
 /// Jobs that may wait. Bodies among them are bounded by the staging budget already.
 const JOBS_MAX: usize = 1024;
+
+mod models;
 
 /// What the hub has to know of a run that the worker has in memory.
 #[derive(Debug, Clone)]
@@ -43,6 +44,8 @@ pub(crate) struct Loaded {
     pub(crate) task: Arc<TaskFile>,
     pub(crate) numerics: Numerics,
     pub(crate) reference: ModelRef,
+    /// Tensors of the network's manifest.
+    pub(crate) tensors: usize,
     /// The first attempt of each round: see [`attempt_first`].
     pub(crate) attempt_first: u16,
 }
@@ -72,6 +75,8 @@ pub(crate) enum Job {
     Commit { address: Address, round: Box<RoundRecord>, started: Instant },
     /// Write where a run stands.
     Note(Box<RunRecord>, Option<Box<RoundRecord>>),
+    /// Write what a run found out.
+    Answered(RunId, Box<AnswerRecord>),
     /// The run needs no memory any more.
     Close(RunId),
     /// Another run has taken this one's place: its versions from this one on go.
@@ -80,6 +85,8 @@ pub(crate) enum Job {
     Trace(Box<Forgetting>),
     /// Destroy what belongs to a device, and certify it.
     Erase(Box<Erasure>),
+    /// Nothing of the run stays, and its files go unless another run names them.
+    Remove(Box<RunRecord>, Box<Entry>, AdminReply),
     /// Give the operator the run's model.
     Export(Box<RunRecord>, AdminReply),
     /// Check a release file, make it durable, and offer it.
@@ -248,6 +255,18 @@ impl State {
                 });
                 None
             }
+            Job::Answered(run, answer) => {
+                if let Err(error) = self.write_answer(run, &answer) {
+                    tracing::error!(run = run.0, error = chain(&*error), "an answer could not be written");
+                }
+                None
+            }
+            Job::Remove(record, entry, reply) => {
+                let removed = self.remove(&record, *entry).map_err(|error| chain(&*error));
+                // The operator may have gone away.
+                let _ = reply.send(removed.map(|()| serde_json::json!({ "run": record.run }).into()));
+                None
+            }
             Job::Close(run) => {
                 self.models.remove(&run);
                 self.shelf.remove(run);
@@ -355,144 +374,23 @@ impl State {
         Ok(self.audit.settle()?)
     }
 
-    fn load(&mut self, mut record: RunRecord, new: Option<NewRun>) -> Result<Loaded, Box<dyn std::error::Error>> {
-        let starter = new.as_ref().map(|new| new.who);
-        let mut weights = None;
-        let mut begin = None;
-        let task = match new {
-            Some(NewRun { task, weights: given, kept, who: _ }) => {
-                weights = given;
-                begin = kept;
-                let json = serde_json::to_vec(&task)?;
-                record.task_blob = Digest::of(&json).to_string();
-                self.store.put_blob(&record.task_blob, &json)?;
-                task
-            }
-            None => serde_json::from_slice(&export::blob(&self.store, &record.task_blob)?)?,
-        };
-        let plan = Arc::new(TaskPlan::new(&task, record.seed)?);
-        let manifest = plan.manifest()?;
-        let count = manifest.len();
-        let numerics = Numerics::new(&plan.update, count, cohort_max(&task.federation))?;
-        let master = match (&weights, record.master_blob.is_empty()) {
-            (_, false) => export::master(&self.store, &record.master_blob, count)?,
-            (None, true) if let Some(kept) = &begin => export::master(&self.store, &kept.master_blob, count)?,
-            (None, true) => starling_spec::init::initial_parameters(&manifest, plan.seed),
-            (Some(file), true) => export::start_weights(file, &manifest, &task.name)?,
-        };
-        let given = weights.is_some();
-        drop(weights);
-        let version = Version::publish(record.version, master, plan.update.down)?;
-        if record.master_blob.is_empty() {
-            self.store_version(&mut record, &version)?;
-            if let Some(who) = starter {
-                let digest = record.task_blob.parse().ok();
-                let about = About { run: Some(record.run.0), digest, ..About::default() };
-                self.audit.record(Entry::done(who, Action::RunStarted, about), None);
-            }
-            let mut batch = Batch::new();
-            if given {
-                // No seed brings them back.
-                let master_blob = record.master_blob.clone();
-                kept::put(&mut batch, &KeptVersion { run: record.run, round: 0, version: 0, master_blob })?;
-            }
-            self.write(batch, &record, None, false)?;
-        } else if record.version_blob != version.digest().to_string() {
-            return Err("the stored model does not encode to the version that was published".into());
-        }
-        let reference = version.reference();
-        let attempt_first = attempt_first(self.store.era()?);
-        let loaded = Loaded { record, plan, task: Arc::new(task), numerics, reference, attempt_first };
-        self.shelf.put(loaded.record.run, (reference.codec, reference.digest, version.encoded().clone()), None);
-        let model = Model { loaded: loaded.clone(), version, fold: None, loss_sum: 0.0 };
-        self.models.insert(loaded.record.run, model);
-        Ok(loaded)
-    }
-
-    /// Writes the version's blobs and names them in the record; the record itself is written by the caller, after.
-    fn store_version(&self, record: &mut RunRecord, version: &Version) -> Result<(), Box<dyn std::error::Error>> {
-        let digest = version.digest().to_string();
-        self.store.put_blob(&digest, version.encoded())?;
-        record.version = version.number();
-        record.version_blob = digest;
-        // In f32 the published bytes are the master's: one file serves both.
-        record.master_blob = if version.codec() == CodecSpec::F32 {
-            record.version_blob.clone()
-        } else {
-            let master: Vec<u8> = version.master().iter().flat_map(|value| value.to_le_bytes()).collect();
-            let digest = Digest::of(&master).to_string();
-            self.store.put_blob(&digest, &master)?;
-            digest
-        };
-        Ok(())
-    }
-
-    /// Blobs first, then the record that names them (invariant 4), then the shelf; the old blobs go last.
-    fn commit(
-        &mut self,
-        address: Address,
-        mut round: RoundRecord,
-        started: Instant,
-    ) -> Result<(Loaded, RoundRecord), Box<dyn std::error::Error>> {
-        let run = address.run;
-        let mut model = self.models.remove(&run).ok_or("the run is not in memory")?;
-        let fold = model.fold.take().ok_or("nothing was folded")?;
-        round.weight = fold.weight_sum();
-        round.contributors = u32::try_from(fold.contributors().len()).unwrap_or(u32::MAX);
-        round.train_loss = model.loss_sum / (round.weight as f64).max(1.0);
-        model.loss_sum = 0.0;
-
-        let plan = Arc::clone(&model.loaded.plan);
-        let old = (model.version.digest(), model.version.encoded().clone());
-        let number = model.version.number() + 1;
-        let mut master = model.version.into_master();
-        fold.apply_mean(&mut master);
-        drop(fold);
-        let version = Version::publish(number, master, plan.update.down)?;
-        round.version = number;
-        if let Some(evaluator) = &self.making.evaluator {
-            match evaluator.evaluate(&plan, &version.decoded()) {
-                Ok(figures) => {
-                    round.test_accuracy = figures.and_then(|figures| figures.accuracy);
-                    round.test_loss = figures.map(|figures| figures.loss);
-                }
-                Err(problem) => tracing::warn!(run = run.0, problem, "a version could not be tested"),
-            }
-        }
-
-        let before = model.loaded.record.clone();
-        let record = &mut model.loaded.record;
-        self.store_version(record, &version)?;
-        record.rounds_committed = round.round;
-        record.attempt = model.loaded.attempt_first;
-        round.wall_s = started.elapsed().as_secs_f64();
-        self.audit.committed(&address, number, version.digest(), round.weight);
-        let record = model.loaded.record.clone();
+    fn write_answer(&mut self, run: RunId, answer: &AnswerRecord) -> Result<(), Box<dyn std::error::Error>> {
         let mut batch = Batch::new();
-        let dropped = self.keep_version(&record, round.round, &mut batch)?;
-        self.write(batch, &record, Some(&round), true)?;
-        round.wall_s = started.elapsed().as_secs_f64();
-        // A run that began with another one's model, or with the same weights, names the same file.
-        let old_blobs = [&before.version_blob, &before.master_blob].into_iter().chain(&dropped);
-        records::remove_unnamed(&self.store, old_blobs)?;
-
-        let reference = version.reference();
-        let wanted = model.loaded.task.update.difference && plan.update.down != CodecSpec::F32;
-        let difference = wanted.then(|| difference::encode(&old.1, version.encoded())).flatten();
-        let whole = (reference.codec, reference.digest, version.encoded().clone());
-        self.shelf.put(run, whole, difference.map(|bytes| (old.0, Bytes::from(bytes))));
-        model.loaded.reference = reference;
-        model.version = version;
-        let loaded = model.loaded.clone();
-        self.models.insert(run, model);
-        Ok((loaded, round))
+        records::put_answer(&mut batch, run, answer)?;
+        self.audit.write_into(&mut batch, false)?;
+        self.store.commit(batch)?;
+        Ok(self.audit.settle()?)
     }
-}
 
-/// Where attempts begin in a state that was restored `era` times: no address of a round that was lost comes again. A round gets by with
-/// a thousand attempts, and a folder with 64 restores.
-fn attempt_first(era: u64) -> u16 {
-    1 + 1000 * u16::try_from(era.min(64)).unwrap_or(64)
+    fn remove(&mut self, record: &RunRecord, entry: Entry) -> Result<(), Box<dyn std::error::Error>> {
+        self.audit.record(entry, None);
+        let mut batch = Batch::new();
+        let named = records::remove(&self.store, &mut batch, record)?;
+        self.audit.write_into(&mut batch, false)?;
+        self.store.commit(batch)?;
+        self.audit.settle()?;
+        Ok(records::remove_unnamed(&self.store, &named)?)
+    }
 }
 
 /// An error and what caused it, on one line.

@@ -266,9 +266,9 @@ impl Agent {
                 self.worker.forget(job);
                 self.participant.handle_trained(job, result, now_ms);
             }
-            Report::Evaluated { job, result } => {
+            Report::Answered { job, result } => {
                 self.worker.forget(job);
-                self.participant.handle_evaluated(job, result);
+                self.participant.handle_answered(job, result);
             }
             Report::Installed { result } => self.handle_installed(result),
             Report::Kept { run, round, result } => match result {

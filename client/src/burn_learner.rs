@@ -6,28 +6,60 @@ use std::sync::{Mutex, PoisonError};
 
 use starling_data::{Dataset, load, partition, split_holdout};
 use starling_model::{Network, TrainPath};
-use starling_wire::UpdateReport;
+use starling_spec::{Scale, TaskKind, TaskPlan};
+use starling_wire::{UpdateReport, ValueRange};
 
 use crate::config::TaskBinding;
 use crate::learner::{Job, LearnError, Learner, Trained};
+use crate::survey;
 
 /// Trains the plan's network on the data that the configuration binds to the task.
 ///
-/// The network and the data are built at the first job of a task and kept for its next one; a job of another task, or
-/// [`Learner::release`], drops them. The same plan, device, rows and round give the same bytes as `starling simulate`
+/// The network is built at the first job of a plan and kept for its next one, the data at the first job of a task; a job of
+/// another one, or [`Learner::release`], drops them. The same plan, device, rows and round give the same bytes as `starling simulate`
 /// (invariant 11): batch order and masks are keyed by (seed, device, round), and nothing else is random.
 pub struct BurnLearner {
     bindings: Vec<TaskBinding>,
     prepared: Mutex<Option<Prepared>>,
 }
 
-/// What the jobs of one task share.
+/// What the jobs of one plan share.
 struct Prepared {
     plan: [u8; 16],
     network: Network,
+    rows: Rows,
+}
+
+/// The device's data for a task. Runs that follow each other with other layers or settings find them read already.
+struct Rows {
+    key: RowsKey,
     data: Dataset,
     train: Vec<u32>,
     holdout: Vec<u32>,
+}
+
+/// All that a plan says about which rows there are and how they are read.
+#[derive(Debug, Clone, PartialEq)]
+struct RowsKey {
+    task: String,
+    kind: TaskKind,
+    shape: Vec<usize>,
+    scale: Scale,
+    holdout: f64,
+    seed: u64,
+}
+
+impl RowsKey {
+    fn new(plan: &TaskPlan) -> Self {
+        Self {
+            task: plan.name.clone(),
+            kind: plan.kind,
+            shape: plan.shape.clone(),
+            scale: plan.scale,
+            holdout: plan.holdout,
+            seed: plan.holdout_seed(),
+        }
+    }
 }
 
 impl BurnLearner {
@@ -36,8 +68,13 @@ impl BurnLearner {
         Self { bindings, prepared: Mutex::new(None) }
     }
 
-    fn prepare(&self, job: &Job) -> Result<Prepared, LearnError> {
+    /// Reads the rows of the job's task, unless `rows` are those already.
+    fn rows(&self, job: &Job, rows: Option<Rows>) -> Result<Rows, LearnError> {
         let plan = &job.plan;
+        let key = RowsKey::new(plan);
+        if let Some(rows) = rows.filter(|rows| rows.key == key) {
+            return Ok(rows);
+        }
         let binding = self.bindings.iter().find(|binding| binding.name == plan.name);
         let binding = binding.ok_or_else(|| LearnError::NoData("it is not in the configuration".to_owned()))?;
         let mut section = binding.data.clone();
@@ -46,11 +83,11 @@ impl BurnLearner {
         section.shape.clone_from(&plan.shape);
         section.test = None;
         section.test_labels = None;
-        if plan.kind == starling_spec::TaskKind::NextToken {
+        if plan.kind == TaskKind::NextToken {
             section.context = plan.shape.first().copied();
         }
         let failed = |error: starling_data::DataError| LearnError::NoData(error.to_string());
-        let loaded = load(&section, plan.kind, &plan.shape, Path::new(""), plan.seed).map_err(failed)?;
+        let loaded = load(&section, plan.kind, &plan.shape, Path::new(""), key.seed).map_err(failed)?;
         let data = match binding.partition {
             None => loaded.train,
             Some(part) => {
@@ -65,25 +102,24 @@ impl BurnLearner {
         };
         let rows = u32::try_from(data.len()).map_err(|_| LearnError::NoData("more than 2^32 rows".to_owned()))?;
         let rows: Vec<u32> = (0..rows).collect();
-        let (train, holdout) = split_holdout(&rows, plan.holdout, plan.seed, job.device_key());
+        let (train, holdout) = split_holdout(&rows, plan.holdout, key.seed, job.device_key());
         if train.is_empty() {
             return Err(LearnError::NoData("this device's part of the data is empty".to_owned()));
         }
-        let network = Network::new(plan).map_err(|error| LearnError::Plan(Box::new(error)))?;
-        tracing::info!(task = plan.name, rows = train.len(), held_out = holdout.len(), "data and network are ready");
-        Ok(Prepared { plan: plan.id(), network, data, train, holdout })
+        tracing::info!(task = plan.name, rows = train.len(), held_out = holdout.len(), "the data are ready");
+        Ok(Rows { key, data, train, holdout })
     }
 
     fn with<T>(&self, job: &Job, work: impl FnOnce(&mut Prepared) -> Result<T, LearnError>) -> Result<T, LearnError> {
         // A job that panicked has left the network in an unknown state; what is behind the lock is then built anew.
         let poisoned = self.prepared.is_poisoned();
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if poisoned || prepared.as_ref().is_some_and(|prepared| prepared.plan != job.plan.id()) {
-            *prepared = None;
+        let plan = job.plan.id();
+        if poisoned || prepared.as_ref().is_none_or(|prepared| prepared.plan != plan) {
             self.prepared.clear_poison();
-        }
-        if prepared.is_none() {
-            *prepared = Some(self.prepare(job)?);
+            let rows = prepared.take().filter(|_| !poisoned).map(|prepared| prepared.rows);
+            let network = Network::new(&job.plan).map_err(|error| LearnError::Plan(Box::new(error)))?;
+            *prepared = Some(Prepared { plan, network, rows: self.rows(job, rows)? });
         }
         work(prepared.as_mut().expect("it was filled above"))
     }
@@ -100,7 +136,7 @@ impl Learner for BurnLearner {
             let path = TrainPath { device: job.device_key(), round: u64::from(job.address.round) };
             let outcome = prepared
                 .network
-                .train(&mut delta, &prepared.data, &prepared.train, path, stop)
+                .train(&mut delta, &prepared.rows.data, &prepared.rows.train, path, stop)
                 .map_err(|error| LearnError::Failed(Box::new(error)));
             if stop.load(Ordering::Relaxed) {
                 return Err(LearnError::Stopped);
@@ -118,14 +154,21 @@ impl Learner for BurnLearner {
 
     fn evaluate(&self, job: &Job, base: Vec<f32>) -> Result<(u64, u64, f64), LearnError> {
         self.with(job, |prepared| {
-            if prepared.holdout.is_empty() {
+            if prepared.rows.holdout.is_empty() {
                 return Err(LearnError::NoData("no row is held out".to_owned()));
             }
             let evaluated = prepared
                 .network
-                .evaluate(&base, &prepared.data, &prepared.holdout)
+                .evaluate(&base, &prepared.rows.data, &prepared.rows.holdout)
                 .map_err(|error| LearnError::Failed(Box::new(error)))?;
             Ok((evaluated.examples, evaluated.correct, evaluated.loss_sum))
+        })
+    }
+
+    fn ranges(&self, job: &Job, base: Vec<f32>) -> Result<(u64, Vec<Option<ValueRange>>), LearnError> {
+        self.with(job, |prepared| {
+            survey::ranges(&job.plan, &base, &prepared.rows.data, &prepared.rows.train)
+                .map_err(|error| LearnError::Failed(Box::new(error)))
         })
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use starling_spec::TaskPlan;
 use starling_spec::random::device_key;
-use starling_wire::{Address, Decline, DeviceId, UpdateReport};
+use starling_wire::{Address, Decline, DeviceId, UpdateReport, ValueRange};
 
 /// What a job is about.
 #[derive(Debug, Clone)]
@@ -81,6 +81,13 @@ pub trait Learner: Send + Sync + 'static {
     /// # Errors
     /// [`LearnError`].
     fn evaluate(&self, job: &Job, base: Vec<f32>) -> Result<(u64, u64, f64), LearnError>;
+
+    /// Runs `base` over rows that the device trains on: how many, and the range of each tensor's inputs (see
+    /// [`starling_wire::Statistics`]).
+    ///
+    /// # Errors
+    /// [`LearnError`].
+    fn ranges(&self, job: &Job, base: Vec<f32>) -> Result<(u64, Vec<Option<ValueRange>>), LearnError>;
 
     /// Nothing has been asked for in a while: what can be built again may go.
     fn release(&self) {}

@@ -32,6 +32,7 @@ mod renewal;
 pub mod serving;
 pub mod state;
 pub mod status;
+pub mod survey;
 mod transfer;
 mod worker;
 

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use bytes::Bytes;
-use starling_protocol::participant::{Figures, JobId, JobOrder, RUNS_MAX};
+use starling_protocol::participant::{Answer, Figures, JobId, JobOrder, RUNS_MAX};
 use starling_spec::TaskPlan;
 use starling_store::Store;
 use starling_update::{Sealed, Version, rounding_key, seal, seal_with_feedback};
@@ -34,7 +34,7 @@ const STACK_BYTES: usize = 8 << 20;
 pub(crate) enum Order {
     /// Turn a difference into a version.
     Rebuild { run: RunId, base: ModelRef, held: Source, difference: Bytes },
-    /// Train or evaluate.
+    /// Train, evaluate or find ranges.
     Work { order: JobOrder, device: DeviceId, model: Source, owed: Owed, stop: Arc<AtomicBool> },
     /// Check a receipt and keep it.
     Keep(Box<Arrived>),
@@ -53,9 +53,9 @@ pub(crate) enum Report {
         job: JobId,
         result: Result<Arc<Sealed>, Decline>,
     },
-    Evaluated {
+    Answered {
         job: JobId,
-        result: Result<Figures, Decline>,
+        result: Result<Answer, Decline>,
     },
     Released {
         saved: Vec<(RunId, Digest)>,
@@ -169,16 +169,15 @@ fn carry_out(order: Order, learner: &dyn Learner) -> Option<Report> {
         Order::Work { stop, .. } if stop.load(Ordering::Relaxed) => None,
         Order::Work { order, device, model, owed, stop } => {
             let job = order.job;
-            let training = order.start.kind != RoundKind::Evaluate;
+            let training = order.start.kind == RoundKind::Train;
             let worker = Work { order, device, model, owed, stop, learner };
             // A plan that makes the learner panic must not end the daemon: other runs go on.
             if training {
                 let result = catch_unwind(AssertUnwindSafe(|| worker.train())).unwrap_or(Err(Decline::TrainingFailed));
                 Some(Report::Trained { job, result })
             } else {
-                let result =
-                    catch_unwind(AssertUnwindSafe(|| worker.evaluate())).unwrap_or(Err(Decline::TrainingFailed));
-                Some(Report::Evaluated { job, result })
+                let result = catch_unwind(AssertUnwindSafe(|| worker.answer())).unwrap_or(Err(Decline::TrainingFailed));
+                Some(Report::Answered { job, result })
             }
         }
         Order::Keep(arrived) => {
@@ -230,10 +229,16 @@ impl Work<'_> {
         Ok(Arc::new(sealed))
     }
 
-    fn evaluate(&self) -> Result<Figures, Decline> {
+    fn answer(&self) -> Result<Answer, Decline> {
         let (job, base) = self.prepare()?;
-        let (examples, correct, loss_sum) = self.learner.evaluate(&job, base).map_err(|error| self.declined(&error))?;
-        Ok(Figures { examples, correct, loss_sum })
+        let answer = match self.order.start.kind {
+            RoundKind::Statistics => self.learner.ranges(&job, base).map(|(rows, ranges)| Answer::Ranges(rows, ranges)),
+            _ => self
+                .learner
+                .evaluate(&job, base)
+                .map(|(examples, correct, loss_sum)| Answer::Figures(Figures { examples, correct, loss_sum })),
+        };
+        answer.map_err(|error| self.declined(&error))
     }
 
     /// The job and the parameters that it starts from.

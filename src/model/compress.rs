@@ -12,7 +12,7 @@ use starling_search::{
 };
 use starling_spec::TaskKind;
 
-use super::federated::FederatedTuner;
+use super::federated::{FederatedTuner, Fleet, LiveFleet, SimulatedFleet};
 use super::file::{self, Weights};
 use super::found::{record, table};
 use crate::report::{JsonArgs, bytes as size, percent, progress};
@@ -27,9 +27,9 @@ const LATENCY_RUNS: usize = 2_000;
 pub(crate) struct Args {
     #[command(flatten)]
     task: TaskArgs,
-    /// The trained weights (safetensors)
-    #[arg(long, value_name = "FILE")]
-    weights: PathBuf,
+    /// The trained weights (safetensors); with --federated RUN, those of the run when not given
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    weights: Option<PathBuf>,
     /// Where the release goes
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -73,10 +73,13 @@ pub(crate) struct Args {
     /// The first learning rate of fine-tuning (Adam, falling to 0 along a cosine)
     #[arg(long, value_name = "RATE", default_value_t = Settings::default().lr, value_parser = parse_positive)]
     lr: f64,
-    /// Calibrate, fine-tune and evaluate on the task's devices only, in simulated rounds; nothing but updates and figures leaves
-    /// them
-    #[arg(long)]
-    federated: bool,
+    /// Calibrate, fine-tune and evaluate on devices only, in ordinary rounds; nothing but updates, figures and ranges leaves
+    /// them. RUN is the run that has made the model, on the aggregator of --config; without it the devices are simulated
+    #[arg(long, value_name = "RUN", num_args = 0..=1)]
+    federated: Option<Option<u32>>,
+    /// The configuration of the running aggregator whose devices do the work
+    #[arg(long, value_name = "FILE", requires = "federated")]
+    config: Option<PathBuf>,
     /// Write a report that opens in a browser
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
@@ -164,7 +167,15 @@ pub(super) fn command(args: &Args) -> Result<Exit> {
     let mut input = args.task.read()?;
     // The search never sees test data: it does not even know where they are.
     input.leave_test_out();
-    let Weights { parameters, trained, .. } = file::read_weights_for(&args.weights, &input.plan)?;
+    let mut fleet = Side::new(args, &mut input)?;
+    let (parameters, trained) = match (&args.weights, &mut fleet) {
+        (Some(path), _) => {
+            let Weights { parameters, trained, .. } = file::read_weights_for(path, &input.plan)?;
+            (parameters, trained)
+        }
+        (None, Side::Live(_, parameters)) => (std::mem::take(parameters), None),
+        (None, _) => anyhow::bail!("--weights is missing: which model is to be compressed?"),
+    };
     let settings = Settings {
         method,
         limits: Limits {
@@ -182,27 +193,27 @@ pub(super) fn command(args: &Args) -> Result<Exit> {
     };
     let bar = progress(0, "compress");
     let share = trained.map_or(VALIDATION_SHARE, |trained| trained.validation_share);
-    let result = if args.federated {
-        let bar_of_tuner = bar.clone();
-        FederatedTuner::new(&input, bar_of_tuner)
-            .and_then(|mut tuner| run(&input, parameters, &settings, &mut tuner, &bar))
-    } else {
-        on_local_rows(&input, parameters, share, (&settings, args.teachers), &bar)
+    let federated: Option<&mut dyn Fleet> = match &mut fleet {
+        Side::Rows => None,
+        Side::Simulated(fleet) => Some(fleet),
+        Side::Live(fleet, _) => Some(fleet),
+    };
+    let is_federated = federated.is_some();
+    let result = match federated {
+        Some(fleet) => FederatedTuner::new(&input, fleet, bar.clone())
+            .and_then(|mut tuner| run(&input, parameters, &settings, &mut tuner, &bar)),
+        None => on_local_rows(&input, parameters, share, (&settings, args.teachers), &bar),
     };
     bar.finish_and_clear();
     let mut outcome = result?;
     let judged_on_unseen = match trained {
         // Pooled training knows no devices, so it has fitted what they hold out.
-        Some(_) if args.federated => false,
+        Some(_) if is_federated => false,
         Some(trained) => trained.validation_share > 0.0 && trained.seed == input.seed,
-        None => args.federated,
+        None => is_federated,
     };
-    if args.federated && args.distil > 0.0 {
-        outcome.notes.push(
-            "devices tune on their labels alone: --distil has no effect with --federated, and masks and clusters are found in one \
-             step rather than while training"
-                .to_owned(),
-        );
+    if is_federated {
+        outcome.notes.extend(federated_notes(&outcome, args.distil));
     }
     if !judged_on_unseen {
         outcome.notes.push(format!(
@@ -217,6 +228,56 @@ pub(super) fn command(args: &Args) -> Result<Exit> {
     }
     args.json.finish(&record(&outcome, input.seed), &table(&outcome, &args.out))?;
     Ok(if outcome.choice.fits { Exit::Ok } else { Exit::Missed })
+}
+
+/// Where the data are.
+enum Side {
+    Rows,
+    Simulated(SimulatedFleet),
+    /// The fleet, and the newest version of the run that is compressed.
+    Live(LiveFleet, Vec<f32>),
+}
+
+impl Side {
+    /// As the arguments say; the seed of a run that is named becomes that of `input`, so that devices hold out what they held out
+    /// when its model was trained.
+    fn new(args: &Args, input: &mut TaskInput) -> Result<Self> {
+        match (args.federated, &args.config) {
+            (None, _) => Ok(Self::Rows),
+            (Some(None), None) => SimulatedFleet::new(input).map(Self::Simulated),
+            (Some(Some(run)), Some(config)) => {
+                let fleet = LiveFleet::new(config, &input.task.name)?;
+                let origin = fleet.origin(run, &input.plan)?;
+                *input = input.under(origin.seed)?;
+                Ok(Self::Live(fleet, origin.parameters))
+            }
+            (Some(Some(run)), None) => {
+                anyhow::bail!("--federated {run} names a run of an aggregator: say which one with --config FILE")
+            }
+            (Some(None), Some(_)) => {
+                anyhow::bail!("--config is given, but not which run has made the model: --federated RUN")
+            }
+        }
+    }
+}
+
+/// What a reader of figures from devices has to know.
+fn federated_notes(outcome: &Outcome, distil: f64) -> Vec<String> {
+    let mut notes = Vec::new();
+    if distil > 0.0 {
+        notes.push(
+            "devices tune on their labels alone: --distil has no effect with --federated, and masks and clusters are found in one \
+             step rather than while training"
+                .to_owned(),
+        );
+    }
+    if outcome.candidates.iter().any(|candidate| matches!(candidate.method, Method::Integer(_))) {
+        notes.push(
+            "devices judge a release by its weights: the accuracy of integer candidates leaves out that activations are rounded too"
+                .to_owned(),
+        );
+    }
+    notes
 }
 
 fn on_local_rows(

@@ -27,7 +27,7 @@ pub(crate) struct TrainedOn {
 /// A model in a file.
 pub(crate) enum ModelFile {
     /// Float weights.
-    Weights(Weights),
+    Weights(Box<Weights>),
     /// A release.
     Release(Box<Release>),
 }
@@ -55,7 +55,7 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
 pub(crate) fn read(path: &Path, plan: Option<&TaskPlan>) -> Result<(ModelFile, Vec<u8>)> {
     let bytes = read_bytes(path)?;
     let model = if is_safetensors(&bytes) {
-        read_weights(path, &bytes, plan).map(ModelFile::Weights)?
+        read_weights(path, &bytes, plan).map(|weights| ModelFile::Weights(Box::new(weights)))?
     } else {
         let what = if is_release(&bytes) {
             "is a release that cannot be read"

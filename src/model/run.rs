@@ -47,7 +47,8 @@ pub(super) struct Ready {
 pub(super) fn ready(model: &ModelFile, asked: Option<EngineChoice>, weights_on: EngineChoice) -> Result<Ready> {
     match model {
         ModelFile::Release(release) => on(release, asked.unwrap_or(EngineChoice::Starling)),
-        ModelFile::Weights(Weights { plan, parameters, .. }) => {
+        ModelFile::Weights(weights) => {
+            let Weights { plan, parameters, .. } = &**weights;
             let engine = asked.unwrap_or(weights_on);
             match engine {
                 EngineChoice::Starling => on(&Release::float(plan, parameters), engine),
@@ -94,6 +95,7 @@ pub(super) fn plan_of(release: &Release) -> TaskPlan {
         train: starling_spec::TrainSettings::default(),
         update,
         holdout: 0.0,
+        holdout_seed: None,
         seed: 0,
     }
 }

@@ -3,6 +3,7 @@
 mod audit;
 mod backup;
 mod command;
+mod compress;
 mod kill_aggregator;
 mod kill_device;
 mod lossy_link;

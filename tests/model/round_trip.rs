@@ -211,7 +211,7 @@ fn a_method_that_does_not_apply_writes_the_full_model_and_says_so() {
 fn devices_alone_can_tune_a_model() {
     let out = bench().path("federated.release");
     let found = compress(&out, &["--federated", "--method", "deep", "--max-bytes", "2000"]);
-    assert!(found["judged_on"].as_str().is_some_and(|on| on.contains("4 devices")), "{}", found["judged_on"]);
+    assert!(found["judged_on"].as_str().is_some_and(|on| on.contains("4 simulated devices")), "{}", found["judged_on"]);
     assert_eq!(found["fits"], true, "{}", found["why"]);
     assert!(accuracy(&out, &[]) > 0.85);
 }

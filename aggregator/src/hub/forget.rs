@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use starling_audit::Who;
 use starling_audit::erasure::Unlearned;
+use starling_protocol::run::RunMachine;
 use starling_wire::{DeviceId, RunId};
 
 use super::operator::RUNS_OPEN_MAX;
@@ -95,19 +96,18 @@ impl Hub {
                 record.origin = Some((id, version));
                 record.version = version;
                 record.rounds_committed = start.kept.as_ref().map_or(0, |kept| kept.round);
-                self.runs.insert(new, Run::stored(record.clone(), Vec::new()));
+                self.runs.insert(new, Run::stored(record.clone(), Vec::new(), None));
                 let begun = NewRun { task, weights: None, kept: start.kept, who: forgetting.who };
                 self.worker.queue(Job::Load(Box::new(record), Some(Box::new(begun)))).await;
                 new
             }
         };
         tracing::warn!(run = id.0, new = new.0, version, "a run begins anew without a device that is forgotten");
-        let now_ms = self.now_ms();
         if let Some(run) = self.runs.get_mut(&id) {
             run.withdrawal = Some((new, first));
             if run.open.is_some() {
                 // A version that is being committed is the last; then it goes with the others.
-                self.with_machine(id, |machine| machine.handle_stop(now_ms)).await;
+                self.with_machine(id, RunMachine::handle_stop).await;
             } else {
                 self.withdraw(id).await;
             }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use starling_audit::{About, Action, Entry, Who};
+use starling_protocol::run::RunMachine;
 use starling_spec::TaskFile;
 use starling_wire::RunId;
 
@@ -42,17 +43,17 @@ impl Hub {
                 })
             }
             AdminRequest::RunStop { run } => {
-                let now_ms = self.now_ms();
                 let id = RunId(run);
                 if self.runs.get(&id).is_some_and(|run| run.open.is_some()) {
                     let entry = Entry::done(who, Action::RunStopped, About { run: Some(run), ..About::default() });
                     self.recorder.act(entry, serde_json::json!({ "run": run }), reply).await;
-                    return self.with_machine(id, |machine| machine.handle_stop(now_ms)).await;
+                    return self.with_machine(id, RunMachine::handle_stop).await;
                 } else {
                     self.recorder.could_not(who, verb).await;
                     Err(format!("run {run} is not under way"))
                 }
             }
+            AdminRequest::RunRemove { run } => return self.remove(RunId(run), who, reply).await,
             AdminRequest::ReleasePublish { task, path, version } => {
                 return self.publish(task, path, version, who, reply).await;
             }
@@ -118,7 +119,7 @@ impl Hub {
         };
         let id = self.next_run();
         let record = Run::new_record(id, &task.name, request.seed);
-        let mut run = Run::stored(record.clone(), Vec::new());
+        let mut run = Run::stored(record.clone(), Vec::new(), None);
         run.starter = Some((who, reply));
         self.runs.insert(id, run);
         let new = NewRun { task, weights, kept: None, who };
@@ -133,12 +134,33 @@ impl Hub {
         Ok(task)
     }
 
-    pub(super) fn next_run(&self) -> RunId {
-        RunId(self.runs.keys().next_back().map_or(1, |last| last.0 + 1))
+    /// The number of a run that was removed is not given again: devices and the audit log know it.
+    pub(super) fn next_run(&mut self) -> RunId {
+        self.run_last = RunId(self.run_last.0 + 1);
+        self.run_last
     }
 
     pub(super) fn runs_open(&self) -> usize {
         self.runs.values().filter(|run| run.record.state == RunState::Running).count()
+    }
+
+    /// The worker answers: it owns the records.
+    async fn remove(&mut self, id: RunId, who: Who, reply: AdminReply) {
+        let refusal = match self.runs.get(&id) {
+            None => no_such(id),
+            Some(run) if run.record.state == RunState::Running && run.problem.is_none() => {
+                format!("run {} is under way; `run stop {}` first", id.0, id.0)
+            }
+            Some(run) => {
+                let record = Box::new(run.record.clone());
+                let about = About { run: Some(id.0), word: Some("run-remove".into()), ..About::default() };
+                let entry = Box::new(Entry::done(who, Action::AdminRequest, about));
+                self.runs.remove(&id);
+                return self.worker.queue(Job::Remove(record, entry, reply)).await;
+            }
+        };
+        self.recorder.could_not(who, "run-remove").await;
+        let _ = reply.send(Err(refusal));
     }
 
     /// The worker answers: it owns the models.

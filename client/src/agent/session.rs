@@ -167,14 +167,14 @@ impl Agent {
                     }
                     begun.map(ToAggregator::Fetch)
                 }
-                Action::Train(order) | Action::Evaluate(order) => {
+                Action::Train(order) | Action::Answer(order) => {
                     let (job, start) = (order.job, order.start);
                     self.note_round(&start, &order.plan.name);
                     let source = self.shelf.source(start.address.run);
                     if !source.is_some_and(|source| self.worker.work(order, self.device, source, self.owed())) {
                         let now_ms = self.now_ms();
                         self.participant.handle_trained(job, Err(Decline::ModelUnavailable), now_ms);
-                        self.participant.handle_evaluated(job, Err(Decline::ModelUnavailable));
+                        self.participant.handle_answered(job, Err(Decline::ModelUnavailable));
                     }
                     None
                 }

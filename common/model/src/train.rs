@@ -143,7 +143,8 @@ impl Network {
         let settings = tuning.settings.clone();
         let examples = u32::try_from(rows.len()).unwrap_or(u32::MAX);
         let batch = if settings.batch == 0 { rows.len().max(1) } else { settings.batch };
-        let steps_total = settings.epochs.saturating_mul(rows.len().div_ceil(batch));
+        let steps_max = if settings.steps_max == 0 { usize::MAX } else { settings.steps_max };
+        let steps_total = settings.epochs.saturating_mul(rows.len().div_ceil(batch)).min(steps_max);
         let forms = Forms::new(&shape, if tuning.map.is_some() { WeightForm::Free } else { settings.weights });
         let held = if tuning.map.is_some() { Vec::new() } else { held(&shape, settings.weights, free) };
         let maps = tuning.map.into_iter().chain(held.iter().map(AsRef::as_ref)).chain(forms.maps());
@@ -157,7 +158,7 @@ impl Network {
             order.extend_from_slice(rows);
             let path = [tuning.path.device, tuning.path.round, epoch as u64];
             Random::new(self.seed, Purpose::Shuffle, &path).shuffle(&mut order);
-            for rows in order.chunks(batch) {
+            for rows in order.chunks(batch).take(steps_max - sums.steps as usize) {
                 if tuning.stop.load(Ordering::Relaxed) {
                     return Err(ModelError::Stopped);
                 }

@@ -7,7 +7,7 @@
 //!       └────────────────────────────────┴───────────────────────────────┴───────────────────────┘
 //! ```
 //!
-//! A run has two slots, one for its training round and one for its evaluation round, and one job at a time. A sealed
+//! A run has two slots, one for its training round and one for what it is asked without training, and one job at a time. A sealed
 //! update is kept until a verdict (invariant 5): it is sent again after a mere reconnection, and under its new address
 //! when the same round comes back with another attempt and the same base. It is never trained twice for one base, and a
 //! round whose commit was confirmed is not entered again (invariant 2).
@@ -16,6 +16,7 @@
 //! [`Participant::poll_timeout`] at the latest and call [`Participant::handle_timeout`]. Times are milliseconds of any
 //! clock that does not run backwards.
 
+mod action;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -26,9 +27,11 @@ use std::sync::Arc;
 use starling_spec::TaskPlan;
 use starling_update::Sealed;
 use starling_wire::{
-    Address, Decline, Digest, Evaluation, Fetch, ModelRef, Refusal, RoundKind, RoundStart, RunId, RunPlan, TaskId,
-    ToAggregator, Verdict,
+    Address, Decline, Digest, Evaluation, Fetch, ModelRef, Refusal, RoundKind, RoundStart, RunId, RunPlan, Statistics,
+    TaskId, ToAggregator, Verdict,
 };
+
+pub use action::{Action, Answer, Consent, Figures, JobId, JobOrder};
 
 use slot::{Slot, Stage};
 
@@ -43,61 +46,6 @@ pub const SEALED_KEPT_MS_MAX: u64 = 3600 * 1000;
 
 /// How long to wait before an update that could not be taken is sent again.
 pub const RESEND_MS: u64 = 2_000;
-
-/// What the device's owner allows (invariant 13). It is asked before any work is done.
-pub trait Consent: Send {
-    /// Whether the device takes part in a round of this kind.
-    ///
-    /// # Errors
-    /// The reason that the aggregator is told.
-    fn consent(&self, plan: &TaskPlan, kind: RoundKind) -> Result<(), Decline>;
-}
-
-/// Names a job of this participant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JobId(u64);
-
-/// Work to do on a model that is held. The attempt may change while it runs: what is sent is addressed at the end.
-#[derive(Debug, Clone)]
-pub struct JobOrder {
-    /// Its name.
-    pub job: JobId,
-    /// How to train.
-    pub plan: Arc<TaskPlan>,
-    /// The round, with the model that it starts from.
-    pub start: RoundStart,
-}
-
-/// The figures of an evaluation on the device's own hold-out.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Figures {
-    /// Examples in the hold-out.
-    pub examples: u64,
-    /// Examples classified rightly.
-    pub correct: u64,
-    /// Sum of the loss over the examples.
-    pub loss_sum: f64,
-}
-
-/// What the driver has to do.
-#[derive(Debug)]
-pub enum Action {
-    /// Send a control message.
-    Send(ToAggregator),
-    /// Get a model: send the fetch (with a resume offset, if there is one), receive the blob and report
-    /// [`Participant::handle_model_ready`] or [`Participant::handle_model_failed`].
-    Fetch(Fetch, ModelRef),
-    /// Train, seal, and report [`Participant::handle_trained`].
-    Train(JobOrder),
-    /// Evaluate, and report [`Participant::handle_evaluated`].
-    Evaluate(JobOrder),
-    /// The job's result is not wanted any more.
-    Stop(JobId),
-    /// Send the update; report only a failure.
-    Upload(Address, Arc<Sealed>),
-    /// The run is over: what is held of it can go.
-    Forget(RunId),
-}
 
 /// The device's half of all runs on one connection.
 pub struct Participant {
@@ -117,7 +65,7 @@ struct Run {
     held: Option<Digest>,
     fetching: Option<Fetching>,
     train: Option<Slot>,
-    evaluate: Option<Slot>,
+    ask: Option<Slot>,
     /// The last round whose commit with this device's update was confirmed; 0 is none.
     committed_round: u32,
 }
@@ -183,7 +131,7 @@ impl Participant {
         self.actions.retain(|action| matches!(action, Action::Stop(_) | Action::Forget(_)));
         for run in self.runs.values_mut() {
             run.fetching = None;
-            for slot in [&mut run.train, &mut run.evaluate] {
+            for slot in [&mut run.train, &mut run.ask] {
                 // What has not begun does not count as work: the round start comes again, or the round goes on without us.
                 if slot.as_ref().is_some_and(|slot| matches!(slot.stage, Stage::Waiting)) {
                     *slot = None;
@@ -213,7 +161,7 @@ impl Participant {
                 held,
                 fetching: None,
                 train: None,
-                evaluate: None,
+                ask: None,
                 committed_round: 0,
             };
             self.runs.insert(id, run);
@@ -221,7 +169,7 @@ impl Participant {
         if self.same_epoch {
             // A mere reconnection: whoever waits for the result still does, under the same address.
             if let Some(run) = self.runs.get_mut(&id) {
-                [&mut run.train, &mut run.evaluate].into_iter().flatten().for_each(|slot| slot.live = true);
+                [&mut run.train, &mut run.ask].into_iter().flatten().for_each(|slot| slot.live = true);
             }
         }
         self.advance(id);
@@ -244,7 +192,8 @@ impl Participant {
         let address = start.address;
         let run = self.runs.get_mut(&address.run).ok_or(Decline::PlanNotUnderstood)?;
         let plan = run.plan.clone()?;
-        if run.task != address.task || !matches!(start.kind, RoundKind::Train | RoundKind::Evaluate) {
+        let known = matches!(start.kind, RoundKind::Train | RoundKind::Evaluate | RoundKind::Statistics);
+        if run.task != address.task || !known {
             return Err(Decline::PlanNotUnderstood);
         }
         self.consent.consent(&plan, start.kind)?;
@@ -252,7 +201,7 @@ impl Participant {
         if training && address.round <= run.committed_round {
             return Err(Decline::Busy);
         }
-        let place = if training { &mut run.train } else { &mut run.evaluate };
+        let place = if training { &mut run.train } else { &mut run.ask };
         if let Some(slot) = place {
             let before = slot.start.address;
             if slot.live && (before.round, before.attempt) > (address.round, address.attempt) {
@@ -289,7 +238,7 @@ impl Participant {
             run.held = None;
         } else {
             let mut declined = Vec::new();
-            for place in [&mut run.train, &mut run.evaluate] {
+            for place in [&mut run.train, &mut run.ask] {
                 let hopeless =
                     |slot: &mut Slot| matches!(slot.stage, Stage::Waiting) && slot.start.base.digest == digest;
                 declined.extend(place.take_if(hopeless).map(|slot| slot.start.address));
@@ -332,15 +281,18 @@ impl Participant {
         self.advance(id);
     }
 
-    /// An evaluation job has ended.
-    pub fn handle_evaluated(&mut self, job: JobId, result: Result<Figures, Decline>) {
+    /// A job that makes no update has ended.
+    pub fn handle_answered(&mut self, job: JobId, result: Result<Answer, Decline>) {
         let Some((id, run)) = self.working(job) else { return };
-        let Some(slot) = run.evaluate.take_if(|slot| slot.is_working(job)) else { return };
+        let Some(slot) = run.ask.take_if(|slot| slot.is_working(job)) else { return };
         let address = slot.start.address;
         if slot.live {
             self.send(match result {
-                Ok(Figures { examples, correct, loss_sum }) => {
+                Ok(Answer::Figures(Figures { examples, correct, loss_sum })) => {
                     ToAggregator::Evaluation(Evaluation { address, examples, correct, loss_sum })
+                }
+                Ok(Answer::Ranges(examples, ranges)) => {
+                    ToAggregator::Statistics(Statistics { address, examples, ranges })
                 }
                 Err(reason) => ToAggregator::Decline(address, reason),
             });
@@ -378,7 +330,7 @@ impl Participant {
     pub fn handle_round_end(&mut self, address: Address, reason: Refusal) {
         let Some(run) = self.runs.get_mut(&address.run) else { return };
         if reason == Refusal::StaleAttempt {
-            for slot in [&mut run.train, &mut run.evaluate].into_iter().flatten() {
+            for slot in [&mut run.train, &mut run.ask].into_iter().flatten() {
                 if slot.start.address == address {
                     slot.live = false;
                     slot.mark_unsent(None);
@@ -387,7 +339,7 @@ impl Participant {
             return;
         }
         self.leave_training(address.run, |slot| slot.start.address == address);
-        self.leave(address.run, |run| &mut run.evaluate, |slot| slot.start.address == address);
+        self.leave(address.run, |run| &mut run.ask, |slot| slot.start.address == address);
     }
 
     /// The run has no further rounds.
@@ -404,7 +356,7 @@ impl Participant {
         let ids: Vec<RunId> = self.runs.keys().copied().collect();
         for id in ids {
             self.leave_training(id, |slot| slot.is_expired(now_ms));
-            self.leave(id, |run| &mut run.evaluate, |slot| slot.is_expired(now_ms));
+            self.leave(id, |run| &mut run.ask, |slot| slot.is_expired(now_ms));
             if let Some(slot) = self.runs.get_mut(&id).and_then(|run| run.train.as_mut()) {
                 slot.make_due(now_ms);
             }
@@ -435,17 +387,17 @@ impl Participant {
         }
         let Ok(plan) = run.plan.clone() else { return };
         let held = run.held;
-        // An evaluation comes first: it is short, and the model that it is about may soon be replaced.
+        // An answer comes first: it is short, and the model that it is about may soon be replaced.
         let waiting = |slot: &&mut Slot| slot.live && matches!(slot.stage, Stage::Waiting);
-        let mut slots = [&mut run.evaluate, &mut run.train].into_iter().flatten().filter(waiting).collect::<Vec<_>>();
+        let mut slots = [&mut run.ask, &mut run.train].into_iter().flatten().filter(waiting).collect::<Vec<_>>();
         if let Some(slot) = slots.iter_mut().find(|slot| Some(slot.start.base.digest) == held) {
             self.jobs += 1;
             let job = JobId(self.jobs);
             slot.stage = Stage::Working(job);
             let order = JobOrder { job, plan, start: slot.start };
             self.actions.push_back(match slot.start.kind {
-                RoundKind::Evaluate => Action::Evaluate(order),
-                _ => Action::Train(order),
+                RoundKind::Train => Action::Train(order),
+                _ => Action::Answer(order),
             });
         } else if let (Some(slot), None) = (slots.first(), &run.fetching) {
             let base = slot.start.base;
@@ -478,7 +430,7 @@ impl Participant {
 
 impl Run {
     fn slots(&self) -> impl Iterator<Item = &Slot> {
-        [&self.train, &self.evaluate].into_iter().flatten()
+        [&self.train, &self.ask].into_iter().flatten()
     }
 }
 

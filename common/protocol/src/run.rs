@@ -5,9 +5,11 @@
 //!  Waiting ─────────────────────────▶ Training ─────────────────────────────────────▶ Committing
 //!     ▲ ▲                                │ settled below the quorum: next attempt         │ handle_committed
 //!     │ └────────────────────────────────┘                                                ▼
-//!     └───────────────────────────────────────── Evaluating ◀──────────────── (every `evaluate_every` rounds)
+//!     └───────────────────────────────────────── Asking ◀──────────────────── (every `evaluate_every` rounds)
 //!                       all in, or settled                         Finished ◀─ (last round, target, stop)
 //! ```
+//!
+//! A run whose goal is an answer and no version goes from waiting to asking, and is finished with it; below the quorum it tries again.
 //!
 //! Sans-IO: time is an argument (milliseconds of any monotonic clock), entropy is the run's seed, and the driver does
 //! what [`RunMachine::poll_action`] says. Call a `handle_*`, then poll actions until there are none, then sleep until
@@ -19,9 +21,20 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use starling_spec::FederationSection;
-use starling_wire::{Address, DeviceId, Evaluation, Refusal, RoundKind, RunId, TaskId};
+use starling_wire::{Address, DeviceId, Evaluation, Refusal, Statistics};
 
-use crate::cohort::{Cohort, Member, draw};
+use crate::cohort::{Cohort, Member};
+
+mod action;
+mod answers;
+mod rounds;
+mod settings;
+
+pub use action::{Action, Expelled, Finish};
+pub use answers::{Answer, HeldOut, Ranges};
+pub use settings::{Progress, RunSettings};
+
+use answers::Answers;
 
 /// How long a vanished device is waited for when only vanished ones are missing: a daemon restarts and reconnects within
 /// a second, a radio within a few.
@@ -39,120 +52,6 @@ pub const COHORT_MAX_DEFAULT: u32 = 1 << 10;
 /// The largest cohort of any task: each doubling costs the fold one bit of fixed point.
 pub const COHORT_MAX: u32 = 1 << 16;
 
-/// What a run is, fixed at its start.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RunSettings {
-    /// The task.
-    pub task: TaskId,
-    /// The run.
-    pub run: RunId,
-    /// The seed of cohorts.
-    pub seed: u64,
-    /// Fractions, quorum, deadline, rounds.
-    pub federation: FederationSection,
-}
-
-/// Where a run stands when its machine is built: after a restart, from durable records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Rounds committed so far.
-    pub rounds_committed: u32,
-    /// The first attempt number that was never used in the round after those.
-    pub attempt: u16,
-    /// The first attempt of every later round: more than 1 where the state was restored from a backup, since rounds of the time that
-    /// was lost may have had lower ones.
-    pub attempt_first: u16,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self { rounds_committed: 0, attempt: 1, attempt_first: 1 }
-    }
-}
-
-/// What the driver has to do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Ask `device` to take part.
-    Start {
-        /// Whom.
-        device: DeviceId,
-        /// In which round.
-        address: Address,
-        /// To do what.
-        kind: RoundKind,
-        /// Milliseconds from now until the round waits no longer.
-        deadline_ms: u64,
-    },
-    /// Tell `device` that the round goes on without it.
-    End {
-        /// Whom.
-        device: DeviceId,
-        /// Which round.
-        address: Address,
-        /// Why.
-        reason: Refusal,
-    },
-    /// Make a version of the contributions, durably, and call [`RunMachine::handle_committed`].
-    Commit {
-        /// Which round.
-        address: Address,
-        /// Whose contributions the version contains.
-        contributors: BTreeSet<DeviceId>,
-        /// How many devices were asked.
-        cohort: usize,
-    },
-    /// Drop the contributions of a failed attempt; their devices keep them for the next one.
-    Abandon {
-        /// Which attempt.
-        address: Address,
-    },
-    /// A federated evaluation is complete.
-    Evaluated {
-        /// The round that it followed.
-        address: Address,
-        /// Sums over the devices that answered.
-        figures: HeldOut,
-    },
-    /// The run is over.
-    Finished(Finish),
-}
-
-/// What an expulsion means for the round under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expelled {
-    /// Nothing of the device is in the aggregate, or the round has begun to commit.
-    Nothing,
-    /// Its contribution is in, and has to be taken out before anything else is done.
-    TakeOut,
-    /// Its contribution is in and could not be taken out: the attempt is given up.
-    Abandoned,
-}
-
-/// Why a run is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
-    /// Every round is committed.
-    Rounds,
-    /// The target accuracy is reached.
-    Target,
-    /// The operator stopped it.
-    Stopped,
-}
-
-/// Figures of a federated evaluation, summed over hold-outs.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct HeldOut {
-    /// Devices that answered.
-    pub devices: u32,
-    /// Examples evaluated.
-    pub examples: u64,
-    /// Examples classified rightly.
-    pub correct: u64,
-    /// Sum of the losses.
-    pub loss_sum: f64,
-}
-
 /// See [`RunMachine::cohort_max`].
 pub fn cohort_max(federation: &FederationSection) -> u32 {
     federation.devices.unwrap_or(COHORT_MAX_DEFAULT).clamp(1, COHORT_MAX)
@@ -163,7 +62,7 @@ enum Phase {
     Waiting { not_before_ms: u64, failures: u32 },
     Training(Cohort, u32),
     Committing(Cohort),
-    Evaluating(Cohort, Vec<Evaluation>),
+    Asking(Cohort, Answers, u32),
     Finished,
 }
 
@@ -198,7 +97,8 @@ impl RunMachine {
 
     /// The round and attempt that are under way or come next.
     pub fn address(&self) -> Address {
-        let over = matches!(self.phase, Phase::Evaluating(..));
+        // What is asked between rounds of training is about the version that the last one made.
+        let over = matches!(self.phase, Phase::Asking(..)) && self.settings.federation.goal.is_train();
         Address {
             task: self.settings.task,
             run: self.settings.run,
@@ -258,22 +158,31 @@ impl RunMachine {
 
     /// `device` can take part from now on. A member that vanished is asked again for the same attempt.
     pub fn handle_available(&mut self, now_ms: u64, device: DeviceId) {
+        self.handle_all_available(now_ms, [device]);
+    }
+
+    /// All of `devices` can take part from now on: the next round is drawn from all of them, not from the first.
+    pub fn handle_all_available(&mut self, now_ms: u64, devices: impl IntoIterator<Item = DeviceId>) {
+        devices.into_iter().for_each(|device| self.ask_again(now_ms, device));
+        self.advance(now_ms);
+    }
+
+    fn ask_again(&mut self, now_ms: u64, device: DeviceId) {
         self.available.insert(device);
         let (address, kind) = (self.address(), self.kind());
-        if let Phase::Training(cohort, _) | Phase::Evaluating(cohort, _) = &mut self.phase
+        if let Phase::Training(cohort, _) | Phase::Asking(cohort, ..) = &mut self.phase
             && matches!(cohort.get(device), Some(Member::Pending | Member::Gone(_)))
         {
             cohort.set(device, Member::Pending);
             let deadline_ms = cohort.deadline_at_ms.saturating_sub(now_ms);
             self.actions.push_back(Action::Start { device, address, kind, deadline_ms });
         }
-        self.advance(now_ms);
     }
 
     /// The connection of `device` is gone, or it takes part no longer.
     pub fn handle_gone(&mut self, now_ms: u64, device: DeviceId) {
         self.available.remove(&device);
-        if let Phase::Training(cohort, _) | Phase::Evaluating(cohort, _) = &mut self.phase
+        if let Phase::Training(cohort, _) | Phase::Asking(cohort, ..) = &mut self.phase
             && cohort.get(device) == Some(Member::Pending)
         {
             cohort.set(device, Member::Gone(now_ms));
@@ -286,7 +195,7 @@ impl RunMachine {
         if *address != self.address() {
             return;
         }
-        if let Phase::Training(cohort, _) | Phase::Evaluating(cohort, _) = &mut self.phase {
+        if let Phase::Training(cohort, _) | Phase::Asking(cohort, ..) = &mut self.phase {
             cohort.set(device, Member::Out);
         }
         self.advance(now_ms);
@@ -302,7 +211,7 @@ impl RunMachine {
         self.available.remove(&device);
         let was_in = match &mut self.phase {
             Phase::Training(cohort, _) => cohort.expel(device),
-            Phase::Evaluating(cohort, _) => {
+            Phase::Asking(cohort, ..) => {
                 cohort.set(device, Member::Out);
                 false
             }
@@ -338,18 +247,25 @@ impl RunMachine {
         if evaluation.address != self.address() {
             return;
         }
-        if let Phase::Evaluating(cohort, answers) = &mut self.phase
+        self.take_answer(device, |answers| answers.add_figures(evaluation));
+        self.advance(now_ms);
+    }
+
+    /// The statistics of `device` are in; a second answer, or one that nobody asked for, changes nothing.
+    pub fn handle_statistics(&mut self, now_ms: u64, device: DeviceId, statistics: &Statistics) {
+        if statistics.address != self.address() {
+            return;
+        }
+        self.take_answer(device, |answers| answers.add_ranges(statistics));
+        self.advance(now_ms);
+    }
+
+    fn take_answer(&mut self, device: DeviceId, add: impl FnOnce(&mut Answers) -> bool) {
+        if let Phase::Asking(cohort, answers, _) = &mut self.phase
             && matches!(cohort.get(device), Some(Member::Pending | Member::Gone(_)))
         {
-            // A count that cannot be, or a loss that is no number, says nothing.
-            if evaluation.loss_sum.is_finite() && evaluation.correct <= evaluation.examples {
-                cohort.set(device, Member::Reported);
-                answers.push(evaluation);
-            } else {
-                cohort.set(device, Member::Out);
-            }
+            cohort.set(device, if add(answers) { Member::Reported } else { Member::Out });
         }
-        self.advance(now_ms);
     }
 
     /// The version of the round under way is durable; `target_reached` ends the run.
@@ -368,17 +284,13 @@ impl RunMachine {
         let last = self.rounds_committed >= federation.rounds || target_reached;
         let evaluate = every > 0 && (self.rounds_committed.is_multiple_of(every) || last);
         if evaluate && !self.available.is_empty() {
-            let deadline_ms = federation.deadline_ms;
-            let devices = self.available.clone();
-            let goal = devices.len();
-            let cohort = Cohort::new(devices, goal, 0, now_ms.saturating_add(deadline_ms));
-            self.phase = Phase::Evaluating(cohort, Vec::new());
-            self.start_all(deadline_ms);
+            // Nothing hangs on it: who answers in time is counted.
+            self.ask(now_ms, 0.0, 0);
         } else {
             self.phase = Phase::Waiting { not_before_ms: now_ms, failures: 0 };
         }
         self.attempt = if evaluate { self.attempt } else { self.attempt_first };
-        if last && !matches!(self.phase, Phase::Evaluating(..)) {
+        if last && !matches!(self.phase, Phase::Asking(..)) {
             self.finish(if target_reached { Finish::Target } else { Finish::Rounds });
         } else if target_reached {
             // The evaluation under way is the run's last act.
@@ -393,12 +305,12 @@ impl RunMachine {
     }
 
     /// The operator ends the run. A commit that is under way is completed first.
-    pub fn handle_stop(&mut self, now_ms: u64) {
+    pub fn handle_stop(&mut self) {
         match self.phase {
             Phase::Finished => {}
             Phase::Committing(_) => self.settings.federation.rounds = self.rounds_committed + 1,
             _ => {
-                self.abandon(now_ms, Refusal::RoundClosed);
+                self.abandon(Refusal::RoundClosed);
                 self.finish(Finish::Stopped);
             }
         }
@@ -415,136 +327,10 @@ impl RunMachine {
     pub fn poll_timeout_ms(&self, now_ms: u64) -> Option<u64> {
         match &self.phase {
             Phase::Waiting { not_before_ms, .. } if self.enough_devices() => Some(*not_before_ms),
-            Phase::Training(cohort, _) | Phase::Evaluating(cohort, _) => Some(cohort.settles_at_ms(now_ms, GRACE_MS)),
+            Phase::Training(cohort, _) | Phase::Asking(cohort, ..) => Some(cohort.settles_at_ms(now_ms, GRACE_MS)),
             _ => None,
         }
     }
-
-    // The inside.
-
-    fn enough_devices(&self) -> bool {
-        self.available.len() >= self.settings.federation.devices_min.max(1) as usize
-    }
-
-    fn kind(&self) -> RoundKind {
-        if matches!(self.phase, Phase::Evaluating(..)) { RoundKind::Evaluate } else { RoundKind::Train }
-    }
-
-    fn start_all(&mut self, deadline_ms: u64) {
-        let (address, kind) = (self.address(), self.kind());
-        if let Phase::Training(cohort, _) | Phase::Evaluating(cohort, _) = &self.phase {
-            let start = |device| Action::Start { device, address, kind, deadline_ms };
-            self.actions.extend(cohort.unfinished().map(start));
-        }
-    }
-
-    fn advance(&mut self, now_ms: u64) {
-        match &mut self.phase {
-            Phase::Waiting { not_before_ms, failures } => {
-                let (ready, failures) = (*not_before_ms <= now_ms, *failures);
-                if ready && self.enough_devices() {
-                    self.begin(now_ms, failures);
-                }
-            }
-            Phase::Training(cohort, _) => {
-                let reported = cohort.reported().count();
-                let settled = cohort.settles_at_ms(now_ms, GRACE_MS) <= now_ms;
-                if reported >= cohort.goal || settled && reported >= cohort.quorum {
-                    self.commit();
-                } else if settled {
-                    self.try_again(now_ms);
-                }
-            }
-            Phase::Evaluating(cohort, answers) => {
-                if cohort.reported().count() >= cohort.goal || cohort.settles_at_ms(now_ms, GRACE_MS) <= now_ms {
-                    let figures = sum(answers);
-                    let address = self.address();
-                    self.actions.push_back(Action::Evaluated { address, figures });
-                    self.attempt = self.attempt_first;
-                    self.phase = Phase::Waiting { not_before_ms: now_ms, failures: 0 };
-                    if self.rounds_committed >= self.settings.federation.rounds {
-                        self.finish(Finish::Rounds);
-                    } else {
-                        self.advance(now_ms);
-                    }
-                }
-            }
-            Phase::Committing(_) | Phase::Finished => {}
-        }
-    }
-
-    fn begin(&mut self, now_ms: u64, failures: u32) {
-        let federation = &self.settings.federation;
-        if self.rounds_committed >= federation.rounds {
-            return self.finish(Finish::Rounds);
-        }
-        let cohort_max = self.cohort_max() as usize;
-        let goal = share(self.available.len(), federation.fraction).clamp(1, cohort_max);
-        let asked = share(goal, federation.over_selection).clamp(goal, self.available.len().min(cohort_max));
-        let quorum = share(goal, federation.quorum).clamp(1, goal);
-        let devices = draw(&self.available, asked, self.settings.seed, self.rounds_committed + 1);
-        let deadline_ms = federation.deadline_ms;
-        let cohort = Cohort::new(devices, goal, quorum, now_ms.saturating_add(deadline_ms));
-        self.phase = Phase::Training(cohort, failures);
-        self.start_all(deadline_ms);
-    }
-
-    fn commit(&mut self) {
-        let address = self.address();
-        let phase = std::mem::replace(&mut self.phase, Phase::Finished);
-        let Phase::Training(cohort, _) = phase else { unreachable!("only a training round commits") };
-        let contributors = cohort.reported().collect();
-        self.actions.push_back(Action::Commit { address, contributors, cohort: cohort.asked() });
-        self.phase = Phase::Committing(cohort);
-    }
-
-    /// Gives the attempt up and plans the next one.
-    fn try_again(&mut self, now_ms: u64) {
-        let Phase::Training(_, failures) = self.phase else { return };
-        self.abandon(now_ms, Refusal::StaleAttempt);
-        let pause_ms = RETRY_MS.saturating_mul(1 << failures.min(16)).min(RETRY_MS_MAX);
-        let not_before_ms = now_ms.saturating_add(pause_ms);
-        self.attempt = self.attempt.saturating_add(1);
-        self.phase = Phase::Waiting { not_before_ms, failures: failures.saturating_add(1) };
-    }
-
-    fn abandon(&mut self, _now_ms: u64, reason: Refusal) {
-        let address = self.address();
-        if let Phase::Training(cohort, _) | Phase::Evaluating(cohort, _) = &self.phase {
-            let end = |device| Action::End { device, address, reason };
-            self.actions.extend(cohort.unfinished().map(end));
-            if matches!(self.phase, Phase::Training(..)) {
-                self.actions.push_back(Action::Abandon { address });
-            }
-        }
-    }
-
-    fn finish(&mut self, why: Finish) {
-        self.phase = Phase::Finished;
-        self.actions.push_back(Action::Finished(why));
-    }
-}
-
-/// `count × factor`, rounded to nearest and at most 2³².
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the product is clamped to the range of u32 before it becomes an integer"
-)]
-fn share(count: usize, factor: f64) -> usize {
-    (count as f64 * factor).round().clamp(0.0, f64::from(u32::MAX)) as usize
-}
-
-/// The sum of `answers`, in an order that does not depend on when they came.
-fn sum(answers: &mut [Evaluation]) -> HeldOut {
-    answers
-        .sort_by(|a, b| (a.examples, a.correct).cmp(&(b.examples, b.correct)).then(a.loss_sum.total_cmp(&b.loss_sum)));
-    answers.iter().fold(HeldOut::default(), |total, answer| HeldOut {
-        devices: total.devices + 1,
-        examples: total.examples.saturating_add(answer.examples),
-        correct: total.correct.saturating_add(answer.correct),
-        loss_sum: total.loss_sum + answer.loss_sum,
-    })
 }
 
 #[cfg(test)]

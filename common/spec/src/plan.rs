@@ -33,6 +33,9 @@ pub struct TaskPlan {
     pub update: UpdateSettings,
     /// The share of a device's data that it holds out for evaluation.
     pub holdout: f64,
+    /// What the hold-outs are drawn by, where it is not `seed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holdout_seed: Option<u64>,
     /// What initialisers, batch order, dropout masks and stochastic rounding are derived from. It is public.
     pub seed: u64,
 }
@@ -92,6 +95,7 @@ impl TaskPlan {
                 weight_max: task.update.weight_max,
             },
             holdout: task.federation.holdout,
+            holdout_seed: task.federation.holdout_seed,
             seed,
         };
         plan.manifest()?;
@@ -104,6 +108,11 @@ impl TaskPlan {
     /// [`SpecError::Layer`] when a layer does not fit.
     pub fn manifest(&self) -> Result<ParamManifest, SpecError> {
         infer(self.kind, &self.shape, &self.layers).map(|network| network.manifest)
+    }
+
+    /// The seed of the devices' hold-outs.
+    pub fn holdout_seed(&self) -> u64 {
+        self.holdout_seed.unwrap_or(self.seed)
     }
 
     /// The plan as it travels.

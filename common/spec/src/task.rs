@@ -15,7 +15,7 @@ use crate::codec::CodecSpec;
 use crate::error::SpecError;
 use crate::layer::Layer;
 
-pub use federation::{FederationSection, Participation, Partition, Strategy};
+pub use federation::{FederationSection, Goal, Participation, Partition, Strategy};
 pub use train::{Optimizer, Schedule, TrainSettings, WeightForm};
 
 /// A task file.
@@ -267,6 +267,20 @@ impl TaskFile {
                 "federation.evaluate_every",
                 self.federation.evaluate_every,
                 "federated evaluation needs federation.holdout above 0",
+            ));
+        }
+        if self.federation.goal != Goal::Train && self.federation.rounds != 1 {
+            return Err(SpecError::value(
+                "federation.rounds",
+                self.federation.rounds,
+                "a run whose goal is to evaluate or to find ranges has 1 round",
+            ));
+        }
+        if self.federation.goal == Goal::Evaluate && self.federation.holdout == 0.0 {
+            return Err(SpecError::value(
+                "federation.goal",
+                "\"evaluate\"",
+                "devices evaluate on what they hold out: federation.holdout has to be above 0",
             ));
         }
         if !(self.train.lr.is_finite() && self.train.lr > 0.0) {

@@ -21,8 +21,8 @@ pub use frame::{FrameError, decode, encode};
 pub use ids::{Address, DeviceId, Digest, Identity, ParseIdError, Role, RunId, TaskId};
 pub use join_string::{JoinString, JoinStringError, Token};
 pub use message::{
-    Available, Decline, Evaluation, Fetch, Hello, ModelRef, Receipt, RoundKind, RoundStart, RunPlan, ToAggregator,
-    ToClient, UpdateReport, Verdict, WantReceipt, Welcome,
+    Available, Decline, Evaluation, Fetch, Hello, ModelRef, Receipt, RoundKind, RoundStart, RunPlan, Statistics,
+    ToAggregator, ToClient, UpdateReport, ValueRange, Verdict, WantReceipt, Welcome,
 };
 pub use refusal::Refusal;
 pub use release::{RELEASE_RUN, ReleaseOffer, ReleaseRefusal, ReleaseReport, Standing};

@@ -32,6 +32,8 @@ pub enum ToAggregator {
     WantReceipt(WantReceipt),
     /// The device asks for the next certificate, for a new key.
     Renew(RenewRequest),
+    /// The result of a statistics round.
+    Statistics(Statistics),
 }
 
 /// From an aggregator to a device.
@@ -121,7 +123,7 @@ pub enum RoundKind {
     Train,
     /// Evaluate on the device's own hold-out and send the figures.
     Evaluate,
-    /// Send feature statistics.
+    /// Run the model over the device's own training rows and send the ranges of each layer's inputs.
     Statistics,
 }
 
@@ -206,6 +208,26 @@ pub struct Evaluation {
     pub correct: u64,
     /// Sum of the loss over the examples.
     pub loss_sum: f64,
+}
+
+/// What a device found out about the model over its own training rows, in a round that makes no version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// The round.
+    pub address: Address,
+    /// Rows that the model was run over.
+    pub examples: u64,
+    /// The range of what each tensor of the manifest was multiplied with; none for tensors that multiply nothing.
+    pub ranges: Vec<Option<ValueRange>>,
+}
+
+/// From where to where values lie; both ends are finite.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ValueRange {
+    /// The smallest.
+    pub low: f32,
+    /// The largest.
+    pub high: f32,
 }
 
 /// What became of an update.

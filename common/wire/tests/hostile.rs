@@ -4,7 +4,8 @@
 use starling_wire::{
     Address, Available, BLOB_HEADER_BYTES, BlobHeader, BlobKind, CodecId, Credential, Decline, DeviceId, Digest,
     Evaluation, Fetch, Hello, ModelRef, PublicKey, Receipt, Refusal, ReleaseOffer, RenewRequest, RoundKind, RoundStart,
-    RunId, RunPlan, TaskId, ToAggregator, ToClient, Verdict, WantReceipt, Welcome, decode, encode,
+    RunId, RunPlan, Statistics, TaskId, ToAggregator, ToClient, ValueRange, Verdict, WantReceipt, Welcome, decode,
+    encode,
 };
 
 const ROUNDS: usize = 500_000;
@@ -52,6 +53,11 @@ fn to_aggregator() -> Vec<ToAggregator> {
         ToAggregator::Evaluation(Evaluation { address: address(), examples: 90, correct: 80, loss_sum: 31.5 }),
         ToAggregator::WantReceipt(WantReceipt { run: RunId(3), round: 12, held: 77 }),
         ToAggregator::Bye,
+        ToAggregator::Statistics(Statistics {
+            address: address(),
+            examples: 450,
+            ranges: vec![Some(ValueRange { low: -0.5, high: 6.25 }), None],
+        }),
         ToAggregator::Renew(RenewRequest {
             old_key: PublicKey([1; 32]),
             new_key: PublicKey([2; 32]),

@@ -91,3 +91,25 @@ fn a_line_is_fitted() {
         assert!((parameters[0] - 3.0).abs() < 0.02 && (parameters[1] + 1.0).abs() < 0.02, "{parameters:?}");
     }
 }
+
+#[test]
+fn one_step_at_rate_1_over_all_rows_goes_down_the_gradient() {
+    let features = uniform(48, 1.0, 9);
+    let values = features.iter().map(|x| 3.0 * x - 1.0).collect();
+    let data = Memory::values(1, features, values);
+    let rows: Vec<u32> = (0..48).collect();
+    let mut plan = plan(TaskKind::Regression, &[1], r#"[{"linear":{"out":1}}]"#, Backend::Auto);
+    (plan.train.optimizer, plan.train.lr, plan.train.batch) = (Optimizer::Sgd, 1.0, 48);
+    (plan.train.epochs, plan.train.steps_max) = (7, 1);
+    let before = initial_parameters(&plan.manifest().expect("a manifest"), 1);
+    let mut network = Network::new(&plan).expect("a network");
+    let (loss, gradient) = network.loss_gradient(&before, &data, &rows).expect("a gradient");
+    let mut after = before.clone();
+    let path = TrainPath { device: 0, round: 0 };
+    let outcome = network.train(&mut after, &data, &rows, path, &AtomicBool::new(false)).expect("it trains");
+    assert_eq!((outcome.steps, outcome.examples), (1, 48), "the seven passes end with the first step");
+    assert!((f64::from(outcome.loss_mean) - loss).abs() < 1e-5, "{} {loss}", outcome.loss_mean);
+    for ((before, after), slope) in before.iter().zip(&after).zip(&gradient) {
+        assert!((before - after - slope).abs() < 1e-5, "{before} − {after} is not {slope}");
+    }
+}

@@ -32,6 +32,7 @@ fn plan(kind: TaskKind, shape: &[usize], layers: &str, backend: Backend) -> Task
         },
         update: UpdateSettings { codec: task.codec, down: task.down, value_max_log2: 4, weight_max: task.weight_max },
         holdout: 0.0,
+        holdout_seed: None,
         seed: 5,
     }
 }

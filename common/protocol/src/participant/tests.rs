@@ -66,8 +66,9 @@ enum Did {
     Decline(u32, Decline),
     Fetch(u64, bool),
     Train(JobId),
-    Evaluate(JobId),
+    Answer(JobId, RoundKind),
     Evaluation(u32),
+    Statistics(u32),
     Stop(JobId),
     Upload(u32, u16),
     Forget,
@@ -79,9 +80,10 @@ fn drain(participant: &mut Participant) -> Vec<Did> {
             Action::Send(ToAggregator::Accept(address)) => Did::Accept(address.round, address.attempt),
             Action::Send(ToAggregator::Decline(address, reason)) => Did::Decline(address.round, reason),
             Action::Send(ToAggregator::Evaluation(evaluation)) => Did::Evaluation(evaluation.address.round),
+            Action::Send(ToAggregator::Statistics(statistics)) => Did::Statistics(statistics.address.round),
             Action::Fetch(fetch, base) => Did::Fetch(base.version, fetch.held.is_some()),
             Action::Train(order) => Did::Train(order.job),
-            Action::Evaluate(order) => Did::Evaluate(order.job),
+            Action::Answer(order) => Did::Answer(order.job, order.start.kind),
             Action::Stop(job) => Did::Stop(job),
             Action::Upload(address, _) => Did::Upload(address.round, address.attempt),
             Action::Forget(_) => Did::Forget,
@@ -288,9 +290,22 @@ fn an_evaluation_goes_before_training_and_one_job_runs_at_a_time() {
     participant.handle_round_start(&start(2, 1, 1), 0);
     assert_eq!(drain(&mut participant), [Did::Accept(1, 1), Did::Fetch(1, false), Did::Accept(2, 1)]);
     participant.handle_model_ready(RunId(1), model(1).digest);
-    assert_eq!(drain(&mut participant), [Did::Evaluate(JobId(1))]);
-    participant.handle_evaluated(JobId(1), Ok(Figures { examples: 9, correct: 4, loss_sum: 2.0 }));
+    assert_eq!(drain(&mut participant), [Did::Answer(JobId(1), RoundKind::Evaluate)]);
+    let figures = Figures { examples: 9, correct: 4, loss_sum: 2.0 };
+    participant.handle_answered(JobId(1), Ok(Answer::Figures(figures)));
     assert_eq!(drain(&mut participant), [Did::Evaluation(1), Did::Train(JobId(2))]);
+}
+
+#[test]
+fn a_statistics_round_is_answered_with_ranges() {
+    let mut participant = connected();
+    participant.handle_round_start(&start_of(RoundKind::Statistics, 1, 1, 0), 0);
+    participant.handle_model_ready(RunId(1), model(0).digest);
+    let job = JobId(1);
+    let did = drain(&mut participant);
+    assert_eq!(did, [Did::Accept(1, 1), Did::Fetch(0, false), Did::Answer(job, RoundKind::Statistics)]);
+    participant.handle_answered(job, Ok(Answer::Ranges(5, vec![None, None])));
+    assert_eq!(drain(&mut participant), [Did::Statistics(1)]);
 }
 
 #[test]

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use starling_spec::FederationSection;
+use starling_spec::task::Goal;
+use starling_wire::{RoundKind, RunId, TaskId, ValueRange};
 
 use super::*;
 
@@ -13,7 +16,7 @@ fn device(index: u32) -> DeviceId {
 fn machine(change: impl FnOnce(&mut FederationSection)) -> RunMachine {
     let mut federation = FederationSection { rounds: 2, deadline_ms: 10_000, ..FederationSection::default() };
     change(&mut federation);
-    let settings = RunSettings { task: TaskId([1; 16]), run: RunId(1), seed: 7, federation };
+    let settings = RunSettings { task: TaskId([1; 16]), run: RunId(1), seed: 7, federation, tensors: 2 };
     RunMachine::new(settings, Progress::default())
 }
 
@@ -165,8 +168,115 @@ fn an_evaluation_round_follows_and_sums_what_the_devices_say() {
     run.handle_evaluation(3, device(1), Evaluation { correct: 7, ..evaluation });
     let figures = HeldOut { devices: 2, examples: 20, correct: 16, loss_sum: 3.0 };
     let actions = actions(&mut run);
-    assert!(actions.contains(&Action::Evaluated { address: evaluation.address, figures }), "{actions:?}");
+    let answered = Action::Answered { address: evaluation.address, answer: Answer::HeldOut(figures) };
+    assert!(actions.contains(&answered), "{actions:?}");
     assert!(actions.contains(&Action::Finished(Finish::Rounds)));
+}
+
+/// A run with a goal of one round, under way on three devices.
+fn asking(goal: Goal) -> RunMachine {
+    let mut run = machine(|federation| {
+        federation.rounds = 1;
+        federation.goal = goal;
+        federation.holdout = 0.2;
+        federation.devices_min = 3;
+    });
+    run.handle_all_available(0, (0..3).map(device));
+    run
+}
+
+fn kinds(actions: &[Action]) -> BTreeSet<&'static str> {
+    let word = |kind: &RoundKind| match kind {
+        RoundKind::Train => "train",
+        RoundKind::Evaluate => "evaluate",
+        _ => "statistics",
+    };
+    actions
+        .iter()
+        .filter_map(|action| if let Action::Start { kind, .. } = action { Some(word(kind)) } else { None })
+        .collect()
+}
+
+#[test]
+fn a_run_whose_goal_is_to_evaluate_asks_everybody_once_and_makes_no_version() {
+    let mut run = asking(Goal::Evaluate);
+    let asked = actions(&mut run);
+    assert_eq!((started(&asked).len(), kinds(&asked)), (3, BTreeSet::from(["evaluate"])));
+    let address = run.address();
+    assert_eq!((address.round, address.attempt), (1, 1));
+    for index in 0..3 {
+        let evaluation = Evaluation { address, examples: 10, correct: 4 + u64::from(index), loss_sum: 1.0 };
+        run.handle_evaluation(1, device(index), evaluation);
+    }
+    let figures = HeldOut { devices: 3, examples: 30, correct: 15, loss_sum: 3.0 };
+    let answered = Action::Answered { address, answer: Answer::HeldOut(figures) };
+    assert_eq!(actions(&mut run), [answered, Action::Finished(Finish::Rounds)]);
+}
+
+#[test]
+fn below_the_quorum_an_answer_is_asked_for_again_under_a_new_attempt() {
+    let mut run = asking(Goal::Evaluate);
+    let first = run.address();
+    let evaluation = |address| Evaluation { address, examples: 10, correct: 5, loss_sum: 1.0 };
+    run.handle_evaluation(1, device(0), evaluation(first));
+    run.handle_out(2, device(1), &first);
+    run.handle_out(2, device(2), &first);
+    let said = actions(&mut run);
+    assert!(said.contains(&Action::Abandon { address: first }), "one of three is less than half: {said:?}");
+    run.handle_timeout(2 + RETRY_MS);
+    let second = run.address();
+    assert_eq!((second.round, second.attempt, started(&actions(&mut run)).len()), (1, 2, 3));
+    run.handle_evaluation(3_000, device(0), evaluation(first));
+    for index in [0, 1] {
+        run.handle_evaluation(3_001, device(index), evaluation(second));
+    }
+    run.handle_out(3_002, device(2), &second);
+    let figures = HeldOut { devices: 2, examples: 20, correct: 10, loss_sum: 2.0 };
+    let answered = Action::Answered { address: second, answer: Answer::HeldOut(figures) };
+    assert!(actions(&mut run).contains(&answered), "two of three are enough, and the first attempt's answer is not in");
+}
+
+#[test]
+fn ranges_become_the_widest_whatever_the_order_and_nonsense_is_left_out() {
+    let range = |low, high| Some(ValueRange { low, high });
+    let seen = [[range(-1.0, 2.0), None], [range(-3.0, 0.5), None], [range(f32::NAN, 1.0), None]];
+    let all = |order: [usize; 3]| {
+        let mut run = asking(Goal::Ranges);
+        assert_eq!(kinds(&actions(&mut run)), BTreeSet::from(["statistics"]));
+        let address = run.address();
+        for index in order {
+            let ranges = seen[index].to_vec();
+            let who = u32::try_from(index).expect("small");
+            run.handle_statistics(1, device(who), &Statistics { address, examples: 5, ranges });
+        }
+        actions(&mut run)
+    };
+    let widest = Ranges { devices: 2, examples: 10, ranges: vec![range(-3.0, 2.0), None] };
+    let answered = |said: &[Action]| {
+        said.iter()
+            .any(|action| matches!(action, Action::Answered { answer: Answer::Ranges(found), .. } if *found == widest))
+    };
+    assert!(answered(&all([0, 1, 2])) && answered(&all([2, 1, 0])));
+}
+
+#[test]
+fn inv8_ranges_of_another_network_count_as_no_answer() {
+    let mut run = asking(Goal::Ranges);
+    let address = run.address();
+    for (index, length) in [(0, 0), (1, 3), (2, 2000)] {
+        let statistics = Statistics { address, examples: 5, ranges: vec![None; length] };
+        run.handle_statistics(1, device(index), &statistics);
+    }
+    let said = actions(&mut run);
+    assert!(said.contains(&Action::Abandon { address }), "{said:?}");
+    assert!(!said.iter().any(|action| matches!(action, Action::Answered { .. })));
+}
+
+#[test]
+fn a_run_that_begins_among_many_devices_draws_from_all_of_them() {
+    let mut run = machine(|federation| federation.devices_min = 1);
+    run.handle_all_available(0, (0..5).map(device));
+    assert_eq!(started(&actions(&mut run)).len(), 5);
 }
 
 proptest! {

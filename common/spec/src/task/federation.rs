@@ -97,6 +97,12 @@ pub struct FederationSection {
     pub holdout: f64,
     /// Devices evaluate on their hold-outs after every so many rounds; 0 is never.
     pub evaluate_every: u32,
+    /// What the run is for.
+    #[serde(skip_serializing_if = "Goal::is_train")]
+    pub goal: Goal,
+    /// The seed of the devices' hold-outs, where it is not the run's: runs that follow each other then hold the same rows out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holdout_seed: Option<u64>,
 }
 
 impl Default for FederationSection {
@@ -115,7 +121,30 @@ impl Default for FederationSection {
             target: None,
             holdout: 0.0,
             evaluate_every: 0,
+            goal: Goal::Train,
+            holdout_seed: None,
         }
+    }
+}
+
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Goal {
+    /// Versions: rounds of training, and evaluations between them.
+    #[default]
+    Train,
+    /// The figures of the weights that it begins with, over the devices' hold-outs: one round, no version.
+    Evaluate,
+    /// The ranges of each layer's inputs under the weights that it begins with, over the devices' training rows: one round, no version.
+    Ranges,
+}
+
+impl Goal {
+    /// Whether versions are made.
+    pub fn is_train(&self) -> bool {
+        *self == Self::Train
     }
 }
 

@@ -26,6 +26,18 @@ fn an_override_reaches_any_key() {
 }
 
 #[test]
+fn a_run_that_only_asks_has_one_round_and_something_to_ask_about() {
+    let set = |overrides: &[(&str, &str)]| {
+        let overrides: Vec<_> = overrides.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        TaskFile::parse(TASK, &overrides).map_err(|error| error.to_string())
+    };
+    let goal = ("federation.goal", "evaluate");
+    assert!(set(&[goal, ("federation.rounds", "1"), ("federation.holdout", "0.1")]).is_ok());
+    assert!(set(&[goal, ("federation.rounds", "1")]).is_err_and(|error| error.contains("holdout")));
+    assert!(set(&[("federation.goal", "ranges")]).is_err_and(|error| error.starts_with("federation.rounds = 10")));
+}
+
+#[test]
 fn an_unknown_key_is_named() {
     let error = with("train.learning_rate", "1").expect_err("unknown");
     assert!(error.to_string().contains("learning_rate"), "{error}");

@@ -31,6 +31,9 @@ pub struct TrainSettings {
     pub batch: usize,
     /// Passes over the local data a round.
     pub epochs: usize,
+    /// The most optimiser steps a round; 0 is as many as the passes take.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub steps_max: usize,
     /// How the learning rate moves over the steps of one training.
     #[serde(skip_serializing_if = "Schedule::is_constant")]
     pub schedule: Schedule,
@@ -47,10 +50,16 @@ impl Default for TrainSettings {
             momentum: 0.9,
             batch: 10,
             epochs: 1,
+            steps_max: 0,
             schedule: Schedule::Constant,
             weights: WeightForm::Free,
         }
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_zero(steps: &usize) -> bool {
+    *steps == 0
 }
 
 /// How the learning rate moves over the steps of one training.

@@ -1,0 +1,163 @@
+//! A run's model in the worker's memory: loaded from what is stored, and one version further with each commit.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use starling_audit::{About, Action, Entry};
+use starling_protocol::run::cohort_max;
+use starling_spec::{CodecSpec, TaskPlan};
+use starling_store::Batch;
+use starling_update::{Numerics, Version, difference};
+use starling_wire::{Address, Digest};
+
+use super::{Loaded, Model, NewRun, State};
+use crate::export;
+use crate::kept::{self, KeptVersion};
+use crate::records::{self, RoundRecord, RunRecord};
+
+impl State {
+    pub(super) fn load(
+        &mut self,
+        mut record: RunRecord,
+        new: Option<NewRun>,
+    ) -> Result<Loaded, Box<dyn std::error::Error>> {
+        let starter = new.as_ref().map(|new| new.who);
+        let mut weights = None;
+        let mut begin = None;
+        let task = match new {
+            Some(NewRun { task, weights: given, kept, who: _ }) => {
+                weights = given;
+                begin = kept;
+                let json = serde_json::to_vec(&task)?;
+                record.task_blob = Digest::of(&json).to_string();
+                self.store.put_blob(&record.task_blob, &json)?;
+                task
+            }
+            None => serde_json::from_slice(&export::blob(&self.store, &record.task_blob)?)?,
+        };
+        let plan = Arc::new(TaskPlan::new(&task, record.seed)?);
+        let manifest = plan.manifest()?;
+        let count = manifest.len();
+        let numerics = Numerics::new(&plan.update, count, cohort_max(&task.federation))?;
+        let master = match (&weights, record.master_blob.is_empty()) {
+            (_, false) => export::master(&self.store, &record.master_blob, count)?,
+            (None, true) if let Some(kept) = &begin => export::master(&self.store, &kept.master_blob, count)?,
+            (None, true) => starling_spec::init::initial_parameters(&manifest, plan.seed),
+            (Some(file), true) => export::start_weights(file, &manifest, &task.name)?,
+        };
+        let given = weights.is_some();
+        drop(weights);
+        let version = Version::publish(record.version, master, plan.update.down)?;
+        if record.master_blob.is_empty() {
+            self.store_version(&mut record, &version)?;
+            if let Some(who) = starter {
+                let digest = record.task_blob.parse().ok();
+                let about = About { run: Some(record.run.0), digest, ..About::default() };
+                self.audit.record(Entry::done(who, Action::RunStarted, about), None);
+            }
+            let mut batch = Batch::new();
+            if given {
+                // No seed brings them back.
+                let master_blob = record.master_blob.clone();
+                kept::put(&mut batch, &KeptVersion { run: record.run, round: 0, version: 0, master_blob })?;
+            }
+            self.write(batch, &record, None, false)?;
+        } else if record.version_blob != version.digest().to_string() {
+            return Err("the stored model does not encode to the version that was published".into());
+        }
+        let reference = version.reference();
+        let attempt_first = attempt_first(self.store.era()?);
+        let tensors = manifest.tensors.len();
+        let loaded = Loaded { record, plan, task: Arc::new(task), numerics, reference, tensors, attempt_first };
+        self.shelf.put(loaded.record.run, (reference.codec, reference.digest, version.encoded().clone()), None);
+        let model = Model { loaded: loaded.clone(), version, fold: None, loss_sum: 0.0 };
+        self.models.insert(loaded.record.run, model);
+        Ok(loaded)
+    }
+
+    /// Writes the version's blobs and names them in the record; the record itself is written by the caller, after.
+    fn store_version(&self, record: &mut RunRecord, version: &Version) -> Result<(), Box<dyn std::error::Error>> {
+        let digest = version.digest().to_string();
+        self.store.put_blob(&digest, version.encoded())?;
+        record.version = version.number();
+        record.version_blob = digest;
+        // In f32 the published bytes are the master's: one file serves both.
+        record.master_blob = if version.codec() == CodecSpec::F32 {
+            record.version_blob.clone()
+        } else {
+            let master: Vec<u8> = version.master().iter().flat_map(|value| value.to_le_bytes()).collect();
+            let digest = Digest::of(&master).to_string();
+            self.store.put_blob(&digest, &master)?;
+            digest
+        };
+        Ok(())
+    }
+
+    /// Blobs first, then the record that names them (invariant 4), then the shelf; the old blobs go last.
+    pub(super) fn commit(
+        &mut self,
+        address: Address,
+        mut round: RoundRecord,
+        started: Instant,
+    ) -> Result<(Loaded, RoundRecord), Box<dyn std::error::Error>> {
+        let run = address.run;
+        let mut model = self.models.remove(&run).ok_or("the run is not in memory")?;
+        let fold = model.fold.take().ok_or("nothing was folded")?;
+        round.weight = fold.weight_sum();
+        round.contributors = u32::try_from(fold.contributors().len()).unwrap_or(u32::MAX);
+        round.train_loss = model.loss_sum / (round.weight as f64).max(1.0);
+        model.loss_sum = 0.0;
+
+        let plan = Arc::clone(&model.loaded.plan);
+        let old = (model.version.digest(), model.version.encoded().clone());
+        let number = model.version.number() + 1;
+        let mut master = model.version.into_master();
+        fold.apply_mean(&mut master);
+        drop(fold);
+        let version = Version::publish(number, master, plan.update.down)?;
+        round.version = number;
+        if let Some(evaluator) = &self.making.evaluator {
+            match evaluator.evaluate(&plan, &version.decoded()) {
+                Ok(figures) => {
+                    round.test_accuracy = figures.and_then(|figures| figures.accuracy);
+                    round.test_loss = figures.map(|figures| figures.loss);
+                }
+                Err(problem) => tracing::warn!(run = run.0, problem, "a version could not be tested"),
+            }
+        }
+
+        let before = model.loaded.record.clone();
+        let record = &mut model.loaded.record;
+        self.store_version(record, &version)?;
+        record.rounds_committed = round.round;
+        record.attempt = model.loaded.attempt_first;
+        round.wall_s = started.elapsed().as_secs_f64();
+        self.audit.committed(&address, number, version.digest(), round.weight);
+        let record = model.loaded.record.clone();
+        let mut batch = Batch::new();
+        let dropped = self.keep_version(&record, round.round, &mut batch)?;
+        self.write(batch, &record, Some(&round), true)?;
+        round.wall_s = started.elapsed().as_secs_f64();
+        // A run that began with another one's model, or with the same weights, names the same file.
+        let old_blobs = [&before.version_blob, &before.master_blob].into_iter().chain(&dropped);
+        records::remove_unnamed(&self.store, old_blobs)?;
+
+        let reference = version.reference();
+        let wanted = model.loaded.task.update.difference && plan.update.down != CodecSpec::F32;
+        let difference = wanted.then(|| difference::encode(&old.1, version.encoded())).flatten();
+        let whole = (reference.codec, reference.digest, version.encoded().clone());
+        self.shelf.put(run, whole, difference.map(|bytes| (old.0, Bytes::from(bytes))));
+        model.loaded.reference = reference;
+        model.version = version;
+        let loaded = model.loaded.clone();
+        self.models.insert(run, model);
+        Ok((loaded, round))
+    }
+}
+
+/// Where attempts begin in a state that was restored `era` times: no address of a round that was lost comes again. A round gets by with
+/// a thousand attempts, and a folder with 64 restores.
+fn attempt_first(era: u64) -> u16 {
+    1 + 1000 * u16::try_from(era.min(64)).unwrap_or(64)
+}

@@ -1,0 +1,148 @@
+//! From one round to the next: when a round begins, is complete, is tried again, and when the run is over.
+
+use starling_wire::{Refusal, RoundKind};
+
+use super::answers::{Answer, Answers};
+use super::{Action, Finish, GRACE_MS, Phase, RETRY_MS, RETRY_MS_MAX, RunMachine};
+use crate::cohort::{Cohort, draw};
+
+impl RunMachine {
+    pub(super) fn enough_devices(&self) -> bool {
+        self.available.len() >= self.settings.federation.devices_min.max(1) as usize
+    }
+
+    pub(super) fn kind(&self) -> RoundKind {
+        match &self.phase {
+            Phase::Asking(_, answers, _) => answers.kind(),
+            _ => RoundKind::Train,
+        }
+    }
+
+    pub(super) fn start_all(&mut self, deadline_ms: u64) {
+        let (address, kind) = (self.address(), self.kind());
+        if let Phase::Training(cohort, _) | Phase::Asking(cohort, ..) = &self.phase {
+            let start = |device| Action::Start { device, address, kind, deadline_ms };
+            self.actions.extend(cohort.unfinished().map(start));
+        }
+    }
+
+    pub(super) fn advance(&mut self, now_ms: u64) {
+        match &mut self.phase {
+            Phase::Waiting { not_before_ms, failures } => {
+                let (ready, failures) = (*not_before_ms <= now_ms, *failures);
+                if ready && self.enough_devices() {
+                    self.begin(now_ms, failures);
+                }
+            }
+            Phase::Training(cohort, _) => {
+                let reported = cohort.reported().count();
+                let settled = cohort.settles_at_ms(now_ms, GRACE_MS) <= now_ms;
+                if reported >= cohort.goal || settled && reported >= cohort.quorum {
+                    self.commit();
+                } else if settled {
+                    self.try_again(now_ms);
+                }
+            }
+            Phase::Asking(cohort, answers, _) => {
+                let reported = cohort.reported().count();
+                let settled = reported >= cohort.goal || cohort.settles_at_ms(now_ms, GRACE_MS) <= now_ms;
+                if settled && reported < cohort.quorum {
+                    self.try_again(now_ms);
+                } else if settled {
+                    let answer = answers.total();
+                    self.answered(now_ms, answer);
+                }
+            }
+            Phase::Committing(_) | Phase::Finished => {}
+        }
+    }
+
+    fn begin(&mut self, now_ms: u64, failures: u32) {
+        let federation = &self.settings.federation;
+        if self.rounds_committed >= federation.rounds {
+            return self.finish(Finish::Rounds);
+        }
+        if !federation.goal.is_train() {
+            return self.ask(now_ms, federation.quorum, failures);
+        }
+        let cohort_max = self.cohort_max() as usize;
+        let goal = share(self.available.len(), federation.fraction).clamp(1, cohort_max);
+        let asked = share(goal, federation.over_selection).clamp(goal, self.available.len().min(cohort_max));
+        let quorum = share(goal, federation.quorum).clamp(1, goal);
+        let devices = draw(&self.available, asked, self.settings.seed, self.rounds_committed + 1);
+        let deadline_ms = federation.deadline_ms;
+        let cohort = Cohort::new(devices, goal, quorum, now_ms.saturating_add(deadline_ms));
+        self.phase = Phase::Training(cohort, failures);
+        self.start_all(deadline_ms);
+    }
+
+    /// Asks every device that is there for what the run's goal says, or to evaluate. With a quorum of 0 no answer is one too.
+    pub(super) fn ask(&mut self, now_ms: u64, quorum: f64, failures: u32) {
+        let deadline_ms = self.settings.federation.deadline_ms;
+        let devices = self.available.clone();
+        let goal = devices.len();
+        let quorum = if quorum > 0.0 { share(goal, quorum).clamp(1, goal) } else { 0 };
+        let cohort = Cohort::new(devices, goal, quorum, now_ms.saturating_add(deadline_ms));
+        let answers = Answers::new(self.settings.federation.goal, self.settings.tensors);
+        self.phase = Phase::Asking(cohort, answers, failures);
+        self.start_all(deadline_ms);
+    }
+
+    fn answered(&mut self, now_ms: u64, answer: Answer) {
+        let address = self.address();
+        self.actions.push_back(Action::Answered { address, answer });
+        self.attempt = self.attempt_first;
+        self.phase = Phase::Waiting { not_before_ms: now_ms, failures: 0 };
+        let federation = &self.settings.federation;
+        if !federation.goal.is_train() || self.rounds_committed >= federation.rounds {
+            self.finish(Finish::Rounds);
+        } else {
+            self.advance(now_ms);
+        }
+    }
+
+    fn commit(&mut self) {
+        let address = self.address();
+        let phase = std::mem::replace(&mut self.phase, Phase::Finished);
+        let Phase::Training(cohort, _) = phase else { unreachable!("only a training round commits") };
+        let contributors = cohort.reported().collect();
+        self.actions.push_back(Action::Commit { address, contributors, cohort: cohort.asked() });
+        self.phase = Phase::Committing(cohort);
+    }
+
+    /// Gives the attempt up and plans the next one.
+    pub(super) fn try_again(&mut self, now_ms: u64) {
+        let (Phase::Training(_, failures) | Phase::Asking(.., failures)) = self.phase else { return };
+        self.abandon(Refusal::StaleAttempt);
+        let pause_ms = RETRY_MS.saturating_mul(1 << failures.min(16)).min(RETRY_MS_MAX);
+        let not_before_ms = now_ms.saturating_add(pause_ms);
+        self.attempt = self.attempt.saturating_add(1);
+        self.phase = Phase::Waiting { not_before_ms, failures: failures.saturating_add(1) };
+    }
+
+    pub(super) fn abandon(&mut self, reason: Refusal) {
+        let address = self.address();
+        if let Phase::Training(cohort, _) | Phase::Asking(cohort, ..) = &self.phase {
+            let end = |device| Action::End { device, address, reason };
+            self.actions.extend(cohort.unfinished().map(end));
+            if matches!(self.phase, Phase::Training(..)) || !self.settings.federation.goal.is_train() {
+                self.actions.push_back(Action::Abandon { address });
+            }
+        }
+    }
+
+    pub(super) fn finish(&mut self, why: Finish) {
+        self.phase = Phase::Finished;
+        self.actions.push_back(Action::Finished(why));
+    }
+}
+
+/// `count × factor`, rounded to nearest and at most 2³².
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the product is clamped to the range of u32 before it becomes an integer"
+)]
+fn share(count: usize, factor: f64) -> usize {
+    (count as f64 * factor).round().clamp(0.0, f64::from(u32::MAX)) as usize
+}

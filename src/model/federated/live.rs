@@ -1,0 +1,145 @@
+//! The fleet of a running aggregator: each run is started, watched, taken out and removed over the operator's socket.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use starling_aggregator::admin;
+use starling_aggregator::config::AggregatorConfig;
+use starling_exchange::{Layout, read_safetensors, write_safetensors};
+use starling_protocol::run::{Answer, HeldOut, Ranges};
+use starling_spec::TaskPlan;
+use starling_wire::ValueRange;
+
+use super::{Fleet, Ran};
+use crate::task_input::TaskInput;
+
+/// Pauses between two looks at a run under way: short at first, since many runs are a single round.
+const PAUSES_MS: [u64; 6] = [5, 10, 20, 50, 100, 250];
+
+/// The devices of the task that are connected to an aggregator.
+pub(in crate::model) struct LiveFleet {
+    socket: PathBuf,
+    task: String,
+}
+
+/// The run whose model is compressed.
+pub(in crate::model) struct Origin {
+    /// Its seed, which its devices' hold-outs are drawn by.
+    pub(in crate::model) seed: u64,
+    /// Its newest version.
+    pub(in crate::model) parameters: Vec<f32>,
+}
+
+impl LiveFleet {
+    /// The fleet of the aggregator with this configuration, for the task of that name.
+    pub(in crate::model) fn new(config: &Path, task: &str) -> Result<Self> {
+        Ok(Self { socket: AggregatorConfig::load(config)?.admin_socket(), task: task.to_owned() })
+    }
+
+    /// The seed of `run` and the model that it has made; `plan` is that of the task, for its network.
+    pub(in crate::model) fn origin(&self, run: u32, plan: &TaskPlan) -> Result<Origin> {
+        let status = self.ask(&json!({ "verb": "run-status", "run": run }))?;
+        let name = status["name"].as_str().unwrap_or_default();
+        if name != self.task {
+            bail!("run {run} is one of task {name:?}, not of {:?}", self.task);
+        }
+        let seed = status["seed"].as_u64().context("the run's status has no seed")?;
+        Ok(Origin { seed, parameters: self.export(run, plan)? })
+    }
+
+    fn ask(&self, request: &Value) -> Result<Value> {
+        Ok(admin::ask(&self.socket, request)?)
+    }
+
+    fn export(&self, run: u32, plan: &TaskPlan) -> Result<Vec<f32>> {
+        let mut file = Vec::new();
+        admin::ask_for_file(&self.socket, &json!({ "verb": "run-export", "run": run }), &mut file)?;
+        read_safetensors(&file, &plan.manifest()?, Layout::Starling)
+            .with_context(|| format!("run {run} has made another network than that of task {:?}", self.task))
+    }
+
+    fn start(&self, input: &TaskInput, parameters: &[f32]) -> Result<u32> {
+        let text = toml::to_string(&input.task).context("the task of a run cannot be written as TOML")?;
+        let file = write_safetensors(&input.plan.manifest()?, parameters, &BTreeMap::new());
+        let request = json!({ "verb": "run-start", "task": text, "seed": input.seed, "weights_bytes": file.len() });
+        let begun = admin::ask_with_file(&self.socket, &request, &mut &*file, file.len() as u64)?;
+        let run = begun["run"].as_u64().and_then(|run| u32::try_from(run).ok());
+        run.context("the aggregator did not name the run")
+    }
+
+    /// Waits until `run` is over.
+    fn watch(&self, run: u32) -> Result<Value> {
+        let mut pauses = PAUSES_MS.into_iter();
+        let mut pause_ms = 0;
+        loop {
+            let status = self.ask(&json!({ "verb": "run-status", "run": run }))?;
+            match status["state"].as_str() {
+                Some("running") => {}
+                Some("finished") => return Ok(status),
+                Some("failed") => {
+                    bail!("run {run} failed: {}", status["problem"].as_str().unwrap_or("no reason given"))
+                }
+                _ => bail!("run {run} was stopped"),
+            }
+            pause_ms = pauses.next().unwrap_or(pause_ms);
+            std::thread::sleep(Duration::from_millis(pause_ms));
+        }
+    }
+
+    fn finish(&self, run: u32, input: &TaskInput) -> Result<Ran> {
+        let status = self.watch(run)?;
+        let round = status["rounds"].as_array().and_then(|rounds| rounds.last());
+        let train_loss = round.and_then(|round| round["train_loss"].as_f64());
+        let answer =
+            answer(&status["answer"]).with_context(|| format!("run {run} has an answer that makes no sense"))?;
+        let parameters =
+            if input.task.federation.goal.is_train() { self.export(run, &input.plan)? } else { Vec::new() };
+        Ok(Ran { parameters, train_loss, answer })
+    }
+}
+
+impl Fleet for LiveFleet {
+    fn run(&mut self, input: &TaskInput, start: Vec<f32>) -> Result<Ran> {
+        let run = self.start(input, &start)?;
+        let ran = self.finish(run, input);
+        if ran.is_err() {
+            // It may be over already, or the daemon gone: what matters is the first error.
+            let _ = self.ask(&json!({ "verb": "run-stop", "run": run }));
+        }
+        // A search makes a hundred runs, and nobody wants their models.
+        let removed = self.ask(&json!({ "verb": "run-remove", "run": run }));
+        let ran = ran?;
+        removed.with_context(|| format!("run {run} of the search could not be removed"))?;
+        Ok(ran)
+    }
+
+    fn holders(&self) -> String {
+        format!("the devices of task {:?}", self.task)
+    }
+}
+
+/// The answer in a run's status; none of a run that is not about one.
+fn answer(said: &Value) -> Option<Option<Answer>> {
+    let devices = |sums: &Value| sums["devices"].as_u64().and_then(|devices| u32::try_from(devices).ok());
+    match (&said["held_out"], &said["ranges"]) {
+        (Value::Null, Value::Null) => Some(None),
+        (sums, Value::Null) => Some(Some(Answer::HeldOut(HeldOut {
+            devices: devices(sums)?,
+            examples: sums["examples"].as_u64()?,
+            correct: sums["correct"].as_u64()?,
+            loss_sum: sums["loss_sum"].as_f64()?,
+        }))),
+        (_, found) => {
+            let ranges: Vec<Option<(f32, f32)>> = serde_json::from_value(found["ranges"].clone()).ok()?;
+            let range = |range: Option<(f32, f32)>| range.map(|(low, high)| ValueRange { low, high });
+            Some(Some(Answer::Ranges(Ranges {
+                devices: devices(found)?,
+                examples: found["examples"].as_u64()?,
+                ranges: ranges.into_iter().map(range).collect(),
+            })))
+        }
+    }
+}
