@@ -91,7 +91,7 @@ def compare_integers(layers, images, labels) -> None:
             print(f"| {bits} | {scales} | {forms[0]:.2f} | {forms[1]:.2f} | {errors[1] / errors[0]:.2f} |")
 
 
-def train_hashed(shapes, size_bytes, images, labels, seed, epochs=20, batch=64):
+def train_hashed(shapes, size_bytes, images, labels, seed, epochs=10, batch=64):
     """HashedNets (Chen et al. 2015): each virtual weight is ±one of K real ones, as a hash of its place says. Adam, cosine."""
     random = np.random.default_rng(seed)
     weights = sum(rows * columns for rows, columns in shapes)

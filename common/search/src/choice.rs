@@ -102,21 +102,28 @@ fn distance(limits: &Limits, figures: &Figures, baseline: &Figures, kind: TaskKi
 /// How much shorter a latency counts as faster, against the noise of two measurements.
 const FASTER: f64 = 0.9;
 
-/// What speaks for another candidate than the one at `index`, in words: the fastest, where it is clearly faster. A small file is
-/// not always a fast one: kept weights are multiplied one by one, and integers many at a time.
-pub(crate) fn faster(names: &[&str], figures: &[Figures], index: usize, kind: TaskKind) -> Option<String> {
-    let own = figures[index].latency_us?;
-    let others = (0..figures.len()).filter_map(|other| Some((other, figures[other].latency_us?)));
-    let (other, latency) = others.min_by(|a, b| a.1.total_cmp(&b.1))?;
+/// What speaks for another candidate than the one at `index`, or for the full model, in words: the fastest of those that answer about as
+/// well, where it is clearly faster. A small file is not always a fast one: kept weights are multiplied one by one, and integers
+/// many at a time.
+pub(crate) fn faster(
+    names: &[&str],
+    figures: &[Figures],
+    baseline: &Figures,
+    index: usize,
+    kind: TaskKind,
+) -> Option<String> {
+    let chosen = &figures[index];
+    let own = chosen.latency_us?;
+    let all = names.iter().copied().zip(figures).chain([("the full model", baseline)]);
+    let alike = all.filter(|(_, other)| other.points_lost(chosen, kind) <= POINTS_LOST_DEFAULT);
+    let timed = alike.filter_map(|(name, other)| Some((name, other, other.latency_us?)));
+    let (name, other, latency) = timed.min_by(|a, b| a.2.total_cmp(&b.2))?;
     #[allow(clippy::cast_precision_loss, reason = "sizes stay far below 2^53")]
-    let ratio = figures[other].bytes as f64 / figures[index].bytes.max(1) as f64;
-    let quality = match kind {
-        TaskKind::Regression => format!("a loss of {:.4}", figures[other].loss),
-        _ => format!("{:.2} % right", 100.0 * figures[other].accuracy),
-    };
-    let size = if ratio >= 1.0 { format!("{ratio:.1} times as large") } else { "smaller".to_owned() };
+    let ratio = other.bytes as f64 / chosen.bytes.max(1) as f64;
     (latency < own * FASTER).then(|| {
-        format!("{} is faster ({latency:.1} µs against {own:.1}), with a file {size} and {quality}", names[other])
+        format!(
+            "{name} answers about as well and faster ({latency:.1} µs against {own:.1}), at {ratio:.1} times the size"
+        )
     })
 }
 
@@ -182,6 +189,21 @@ mod tests {
 
     fn chosen(limits: Limits) -> Choice {
         choose(&candidates(), &figures(0.900, 1000, 40.0), &limits, KIND).expect("candidates")
+    }
+
+    #[test]
+    fn a_faster_one_that_answers_as_well_is_named() {
+        let baseline = figures(0.92, 1_000_000, 45.0);
+        let all = [figures(0.9, 14_000, 19.8), figures(0.899, 400_000, 17.5), figures(0.8, 3_000, 5.0)];
+        let said = |index| faster(&["deep", "int8", "tiny"], &all, &baseline, index, KIND);
+        let wanted = "int8 answers about as well and faster (17.5 µs against 19.8), at 28.6 times the size";
+        assert_eq!(said(0).as_deref(), Some(wanted), "what answers far worse is no alternative");
+        assert_eq!(said(1), None);
+        let quick = Figures { latency_us: Some(1.0), ..baseline };
+        let said = faster(&["deep"], &all[..1], &quick, 0, KIND);
+        assert!(said.is_some_and(|said| said.starts_with("the full model answers about as well and faster")));
+        let unknown = [Figures { latency_us: None, ..all[0] }];
+        assert_eq!(faster(&["deep"], &unknown, &baseline, 0, KIND), None);
     }
 
     #[test]

@@ -158,7 +158,7 @@ pub fn search(
         return Err(SearchError::Nothing(notes.join("; ")));
     };
     let names: Vec<&str> = candidates.iter().map(|candidate| &candidate.name[..]).collect();
-    if let Some(faster) = faster(&names, &figures, choice.index, plan.kind) {
+    if let Some(faster) = faster(&names, &figures, &baseline, choice.index, plan.kind) {
         choice.why = format!("{}; {faster}", choice.why);
     }
     if !choice.fits {
