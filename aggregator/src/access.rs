@@ -69,7 +69,8 @@ access! {
         RunExport      "run-export"         Anywhere  [Operator Publisher]            AdminRequest::RunExport { .. } => "take a run's model out";
         RunStop        "run-stop"           Anywhere  [Operator]                      AdminRequest::RunStop { .. } => "stop a run";
         RunRemove      "run-remove"         Anywhere  [Operator]                      AdminRequest::RunRemove { .. } => "forget a run that is over";
-        ReleasePublish "release-publish"    Anywhere  [Operator Publisher]            AdminRequest::ReleasePublish { .. } => "offer a release to devices";
+        ReleasePublish "release-publish"    Anywhere  [Operator Publisher]            AdminRequest::ReleasePublish { path: None, .. } => "offer a release to devices";
+        ReleaseFile    "release-publish-file" Here    [Operator Publisher]            AdminRequest::ReleasePublish { path: Some(_), .. } => "the same with a file of the aggregator's machine";
         ReleaseList    "release-list"       Anywhere  [Operator Publisher Auditor]    AdminRequest::ReleaseList => "show releases and who serves them";
         Devices        "devices"            Anywhere  [Operator Auditor]              AdminRequest::Devices => "show connected devices and who was turned away";
         DeviceInvite   "device-invite"      Anywhere  [Operator]                      AdminRequest::DeviceInvite { .. } => "make a join string";

@@ -1,8 +1,9 @@
-//! The operator's local socket: one line of JSON in, one line of JSON out, and a file where a verb has one.
+//! What administrators ask: one line of JSON in, one line of JSON out, and a file where a verb has one. It comes over the local socket
+//! ([`socket`]) or over QUIC ([`remote`]), and both end here.
 //!
 //! ```text
-//! operator                                         daemon
-//!   ├─ {"verb": …}                              ─────▶│
+//! administrator                                    daemon
+//!   ├─ {"verb": …}                              ─────▶│ may that be asked? (`crate::access`)
 //!   │◀────────── {"ok": …} or {"error": "…"} ─────────┤
 //!
 //!   ├─ {"verb": "run-start", "weights_bytes": N} ────▶│ N is compared with what the task's network takes
@@ -14,182 +15,184 @@
 //!   │◀────────── {"ok": …, "bytes": N} ═ N bytes ═════┤
 //! ```
 //!
-//! Authentication is the kernel's: the socket lies in the state folder with mode 0600, and the peer's user id is checked,
-//! so that only the user who runs the daemon, or root, is heard. What is asked is decided in [`crate::access`] before anything is read or
-//! held for it: a no is `{"error": "…", "code": N}` with the refusal's code. Invariant 8 holds for lines and files alike.
+//! What is asked is decided in [`crate::access`] before anything is held for it: a no is `{"error": "…", "code": N}` with the refusal's code.
+//! Invariant 8 holds for lines and files alike.
 
 mod ask;
+pub(crate) mod remote;
+pub(crate) mod socket;
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use starling_spec::{TaskFile, TaskPlan};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use starling_wire::limits::RELEASE_BYTES_MAX;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::access::{self, Caller, Denied, Door};
 use crate::event::{AdminAnswer, AdminRequest, Event};
 use crate::export::weights_bytes_max;
 
-pub use ask::{AdminError, ask, ask_for_file, ask_with_file};
+pub use ask::{AdminError, Daemon, ask};
 
 /// Bytes of one request: a task file and its overrides.
 const REQUEST_BYTES_MAX: u64 = 1 << 20;
 
-/// How long a request may take to arrive, or its answer to be made: a large model takes seconds to initialise.
+/// How long a request may take to arrive, or a piece of a file to move.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Weights that are on their way in at once; further ones wait. Each takes as much memory as its model.
+/// How long an answer may take to be made: a large model takes seconds to initialise.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Files that are on their way in at once; further ones wait. Each takes as much memory as its model.
 const UPLOADS_MAX: usize = 1;
 
-/// The listening socket; its file goes with it.
-#[derive(Debug)]
-pub(crate) struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
+/// Bytes of a file that have to move within [`PATIENCE`].
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// Where requests of one kind of connection go. The two kinds do not share their uploads: who is far away and slow keeps nobody waiting who
+/// sits at the machine.
+pub(crate) struct Desk {
+    events: mpsc::Sender<Event>,
+    uploads: Semaphore,
 }
 
-impl Socket {
-    /// Binds `path`. A file that a killed daemon left is replaced: the store's lock says that no other one is alive.
-    pub(crate) fn bind(path: &Path) -> anyhow::Result<Self> {
-        use anyhow::Context;
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot replace the socket {}", path.display()));
-            }
-            _ => {}
-        }
-        let listener = UnixListener::bind(path).with_context(|| {
-            format!("cannot bind the admin socket {} (a path of at most 107 bytes)", path.display())
-        })?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-            .with_context(|| format!("cannot protect the admin socket {}", path.display()))?;
-        Ok(Self { listener, path: path.to_owned() })
+impl Desk {
+    pub(crate) fn new(events: mpsc::Sender<Event>) -> Self {
+        Self { events, uploads: Semaphore::new(UPLOADS_MAX) }
     }
 
-    pub(crate) async fn serve(self, events: mpsc::Sender<Event>) {
-        let uploads = Arc::new(Semaphore::new(UPLOADS_MAX));
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    let (events, uploads) = (events.clone(), Arc::clone(&uploads));
-                    tokio::spawn(async move {
-                        if let Ok(Err(error)) =
-                            tokio::time::timeout(2 * PATIENCE, answer(stream, events, &uploads)).await
-                        {
-                            tracing::warn!(error = %error, "an operator's request failed");
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::error!(error = %error, "the admin socket failed");
-                    return;
+    /// Serves one request of `caller` and its answer.
+    async fn serve(
+        &self,
+        caller: &Caller,
+        read: impl AsyncRead + Unpin,
+        mut write: impl AsyncWrite + Unpin,
+    ) -> io::Result<()> {
+        let mut line = String::new();
+        let mut read = tokio::io::BufReader::new(read);
+        timeout(PATIENCE, (&mut read).take(REQUEST_BYTES_MAX).read_line(&mut line)).await??;
+        match self.answer(caller, &line, &mut read, &mut write).await? {
+            Ok(AdminAnswer { value, file: None }) => write_line(&mut write, serde_json::json!({ "ok": value })).await?,
+            Ok(AdminAnswer { value, file: Some(file) }) => {
+                write_line(&mut write, serde_json::json!({ "ok": value, "bytes": file.len() })).await?;
+                for piece in file.chunks(PIECE_BYTES) {
+                    timeout(PATIENCE, write.write_all(piece)).await??;
                 }
             }
+            Err(No { text, code: None }) => write_line(&mut write, serde_json::json!({ "error": text })).await?,
+            Err(No { text, code }) => write_line(&mut write, serde_json::json!({ "error": text, "code": code })).await?,
         }
+        write.shutdown().await
     }
-}
 
-impl Drop for Socket {
-    fn drop(&mut self) {
-        // Best effort: a left-over file is replaced at the next start.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-async fn answer(stream: UnixStream, events: mpsc::Sender<Event>, uploads: &Semaphore) -> io::Result<()> {
-    let caller = Caller::local(stream.peer_cred()?.uid());
-    let (read, mut write) = stream.into_split();
-    let mut line = String::new();
-    let mut read = tokio::io::BufReader::new(read);
-    if let Err(denied) = caller.enters(Door::Administration) {
-        return deny(&mut write, denied, &events).await;
-    }
-    tokio::time::timeout(PATIENCE, (&mut read).take(REQUEST_BYTES_MAX).read_line(&mut line)).await??;
-    let answer = match serde_json::from_str::<AdminRequest>(&line) {
-        Ok(request) => {
-            // Before anything is read or held for it.
-            let permitted = match access::permit(&caller, request) {
-                Ok(permitted) => permitted,
-                Err(denied) => return deny(&mut write, denied, &events).await,
-            };
-            // Held until the run is loaded: only then is the file's memory free again.
-            let permit = match upload_bytes(permitted.request()) {
-                Ok(None) => Ok(None),
-                Ok(Some(length)) => {
-                    let permit = uploads.acquire().await.map_err(io::Error::other)?;
-                    Ok(Some((receive(&mut read, &mut write, length).await?, permit)))
-                }
-                Err(error) => Err(error),
-            };
-            match permit {
-                Ok(upload) => {
-                    let (reply, answer) = oneshot::channel();
-                    let (file, _permit) = upload.unzip();
-                    // A hub that is gone drops the reply's sender, which is the answer.
-                    let _ = events.send(Event::Admin(permitted, file, reply)).await;
-                    answer.await.unwrap_or_else(|_| Err("the aggregator is shutting down".into()))
-                }
-                Err(error) => Err(error),
+    async fn answer(
+        &self,
+        caller: &Caller,
+        line: &str,
+        read: &mut (impl AsyncBufRead + Unpin),
+        write: &mut (impl AsyncWrite + Unpin),
+    ) -> io::Result<Result<AdminAnswer, No>> {
+        // Who may ask nothing is not told what is wrong with the request.
+        if let Err(denied) = caller.enters(Door::Administration) {
+            return Ok(Err(self.deny(denied).await));
+        }
+        let request = match serde_json::from_str::<AdminRequest>(line) {
+            Ok(request) => request,
+            Err(error) => return Ok(Err(format!("the request is not understood: {error}").into())),
+        };
+        let permitted = match access::permit(caller, request) {
+            Ok(permitted) => permitted,
+            Err(denied) => return Ok(Err(self.deny(denied).await)),
+        };
+        let (file, _place) = match upload_bytes(permitted.request()) {
+            Ok(None) => (None, None),
+            Ok(Some(length)) => {
+                // Held until the answer: only then is the file's memory free again.
+                let Ok(place) = timeout(PATIENCE, self.uploads.acquire()).await else {
+                    return Ok(Err("another file is on its way in; try again when it is there".to_owned().into()));
+                };
+                let place = place.map_err(io::Error::other)?;
+                (Some(receive(read, write, length).await?), Some(place))
             }
-        }
-        Err(error) => Err(format!("the request is not understood: {error}")),
-    };
-    match answer {
-        Ok(AdminAnswer { value, file: None }) => write_line(&mut write, serde_json::json!({ "ok": value })).await,
-        Ok(AdminAnswer { value, file: Some(file) }) => {
-            write_line(&mut write, serde_json::json!({ "ok": value, "bytes": file.len() })).await?;
-            write.write_all(&file).await
-        }
-        Err(error) => write_line(&mut write, serde_json::json!({ "error": error })).await,
+            Err(problem) => return Ok(Err(problem.into())),
+        };
+        let (reply, answer) = oneshot::channel();
+        // A hub that is gone drops the reply's sender, which is the answer.
+        let _ = self.events.send(Event::Admin(permitted, file, reply)).await;
+        let answer = timeout(ANSWER_PATIENCE, answer).await?;
+        Ok(answer.unwrap_or_else(|_| Err("the aggregator is shutting down".into())).map_err(No::from))
+    }
+
+    /// Has a no recorded.
+    async fn deny(&self, denied: Denied) -> No {
+        tracing::warn!(who = %denied.caller.who(), code = denied.reason.code(), reason = %denied, "a request was denied");
+        let _ = self.events.send(Event::Denied(denied)).await;
+        No { text: denied.to_string(), code: Some(denied.reason.code()) }
     }
 }
 
-/// Says no, and has it recorded.
-async fn deny(
-    write: &mut (impl AsyncWriteExt + Unpin),
-    denied: Denied,
-    events: &mpsc::Sender<Event>,
-) -> io::Result<()> {
-    tracing::warn!(who = %denied.caller.who(), code = denied.reason.code(), reason = %denied, "a request was denied");
-    let _ = events.send(Event::Denied(denied)).await;
-    write_line(write, serde_json::json!({ "error": denied.to_string(), "code": denied.reason.code() })).await
+/// An answer that is none.
+struct No {
+    text: String,
+    /// The refusal's, where who asked may not.
+    code: Option<u16>,
 }
 
-async fn write_line(write: &mut (impl AsyncWriteExt + Unpin), value: serde_json::Value) -> io::Result<()> {
-    write.write_all(format!("{value}\n").as_bytes()).await
+impl From<String> for No {
+    fn from(text: String) -> Self {
+        Self { text, code: None }
+    }
 }
 
-/// The length of the file that `request` announces, compared with the largest that its task can use.
+async fn write_line(write: &mut (impl AsyncWrite + Unpin), value: serde_json::Value) -> io::Result<()> {
+    timeout(PATIENCE, write.write_all(format!("{value}\n").as_bytes())).await?
+}
+
+/// The length of the file that `request` announces, compared with the largest that it may have.
 fn upload_bytes(request: &AdminRequest) -> Result<Option<u64>, String> {
-    let AdminRequest::RunStart(start) = request else { return Ok(None) };
-    let Some(length) = start.weights_bytes else { return Ok(None) };
-    let limit = TaskFile::parse(&start.task, &start.overrides)
-        .and_then(|task| TaskPlan::new(&task, start.seed))
-        .and_then(|plan| weights_bytes_max(&plan))
-        .map_err(|error| error.to_string())?;
-    if length > limit {
-        return Err(format!("the weights have {length} bytes; those of this task's network have at most {limit}"));
+    match request {
+        AdminRequest::RunStart(start) => {
+            let Some(length) = start.weights_bytes else { return Ok(None) };
+            let limit = TaskFile::parse(&start.task, &start.overrides)
+                .and_then(|task| TaskPlan::new(&task, start.seed))
+                .and_then(|plan| weights_bytes_max(&plan))
+                .map_err(|error| error.to_string())?;
+            if length > limit {
+                return Err(format!(
+                    "the weights have {length} bytes; those of this task's network have at most {limit}"
+                ));
+            }
+            Ok(Some(length))
+        }
+        AdminRequest::ReleasePublish { path: None, release_bytes, .. } => {
+            let length = release_bytes.ok_or("a release's `path` or `release_bytes` is missing")?;
+            if length > RELEASE_BYTES_MAX {
+                return Err(format!("the file has {length} bytes; a release has at most {RELEASE_BYTES_MAX}"));
+            }
+            Ok(Some(length))
+        }
+        _ => Ok(None),
     }
-    Ok(Some(length))
 }
 
 /// Asks for the file and reads it; memory grows with what comes.
 async fn receive(
     read: &mut (impl AsyncBufRead + Unpin),
-    write: &mut (impl AsyncWriteExt + Unpin),
+    write: &mut (impl AsyncWrite + Unpin),
     length: u64,
 ) -> io::Result<Bytes> {
     write_line(write, serde_json::json!({ "send": length })).await?;
     let mut file = Vec::new();
-    tokio::time::timeout(PATIENCE, read.take(length).read_to_end(&mut file)).await??;
-    if file.len() as u64 != length {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the weights broke off"));
+    while (file.len() as u64) < length {
+        let wanted = (length - file.len() as u64).min(PIECE_BYTES as u64);
+        let mut piece = (&mut *read).take(wanted);
+        if timeout(PATIENCE, piece.read_to_end(&mut file)).await?? as u64 != wanted {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file broke off"));
+        }
     }
     Ok(Bytes::from(file))
 }

@@ -15,7 +15,7 @@ mod device;
 mod forget;
 
 use crate::access;
-use crate::admin;
+use crate::admin::{self, AdminError, Daemon};
 use crate::config::AggregatorConfig;
 use crate::evaluator::Evaluator;
 use crate::release_command::{self, ReleaseVerb};
@@ -144,12 +144,36 @@ pub struct VersionChoice(Option<u64>);
 /// How to reach the daemon and how to print its answer.
 #[derive(Debug, Args)]
 pub struct Ask {
-    /// The configuration file of the running daemon: it says where its socket is
-    #[arg(long)]
-    config: PathBuf,
+    #[command(flatten)]
+    which: Which,
     /// Print JSON instead of words
     #[arg(long)]
     json: bool,
+}
+
+/// Which running daemon: the one of this machine, or one elsewhere.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// The configuration file of the running daemon of this machine: it says where its socket is
+    #[arg(long, required_unless_present = "remote", conflicts_with = "remote")]
+    config: Option<PathBuf>,
+    /// An aggregator elsewhere, where devices connect to it
+    #[arg(long, value_name = "HOST:PORT", requires = "identity")]
+    remote: Option<String>,
+    /// The folder of the certificate to ask with: certificate.pem, key.pem and ca.pem of an operator, a publisher or an auditor
+    #[arg(long, value_name = "FOLDER", requires = "remote")]
+    identity: Option<PathBuf>,
+}
+
+impl Which {
+    /// The way to it.
+    pub(crate) fn daemon(&self) -> anyhow::Result<Daemon> {
+        match (&self.config, &self.remote, &self.identity) {
+            (Some(config), ..) => Ok(Daemon::here(AggregatorConfig::load(config)?.admin_socket())),
+            (None, Some(remote), Some(identity)) => Ok(Daemon::remote(remote, identity)?),
+            _ => anyhow::bail!("expected --config FILE, or --remote HOST:PORT with --identity FOLDER"),
+        }
+    }
 }
 
 /// `config …`.
@@ -182,6 +206,16 @@ fn version(text: &str) -> Result<VersionChoice, String> {
 /// # Errors
 /// With the whole chain of causes, for people.
 pub fn execute(command: Command, evaluator: Option<Arc<dyn Evaluator>>) -> anyhow::Result<Exit> {
+    match do_as_told(command, evaluator) {
+        Err(error) if error.downcast_ref().is_some_and(AdminError::is_denied) => {
+            eprintln!("error: {error:#}");
+            Ok(Exit::Refused)
+        }
+        done => done,
+    }
+}
+
+fn do_as_told(command: Command, evaluator: Option<Arc<dyn Evaluator>>) -> anyhow::Result<Exit> {
     match command {
         Command::Run(Run { config: Some(config), verb: None }) => daemon(&config, evaluator),
         Command::Run(Run { verb: Some(verb), .. }) => about_runs(verb),
@@ -234,7 +268,7 @@ fn kept(
     let config = config.map(AggregatorConfig::load).transpose()?;
     if let (Some(config), Some(request)) = (&config, request) {
         match admin::ask(&config.admin_socket(), &json!({ "verb": "keep", "request": request })) {
-            Err(admin::AdminError::Unreachable { .. }) => {}
+            Err(AdminError::Unreachable { .. }) => {}
             answer => {
                 println!("{}", answer?["said"].as_str().unwrap_or_default());
                 return Ok(Exit::Ok);
@@ -256,16 +290,15 @@ fn about_runs(verb: RunVerb) -> anyhow::Result<Exit> {
             match weights {
                 None => print(&ask, &request, begun),
                 Some(path) => {
-                    let config = AggregatorConfig::load(&ask.config)?;
-                    let answer = start_with(&config, request, &path)?;
+                    let answer = send(&ask.daemon()?, request, "weights_bytes", &path)
+                        .with_context(|| format!("no run was started with the weights in {}", path.display()))?;
                     ask.show(&answer, begun)
                 }
             }
         }
         RunVerb::Export { run, out, version, ask } => {
-            let config = AggregatorConfig::load(&ask.config)?;
             let request = json!({ "verb": "run-export", "run": run, "version": version.0 });
-            let answer = export(&config, &request, &out)?;
+            let answer = export(&ask.daemon()?, &request, &out)?;
             ask.show(&answer, |answer| {
                 let (parameters, version) = (&answer["parameters"], &answer["version"]);
                 println!("{} holds version {version} of run {run}: {parameters} parameters", out.display());
@@ -285,13 +318,17 @@ fn about_runs(verb: RunVerb) -> anyhow::Result<Exit> {
 }
 
 pub(crate) fn print(ask: &Ask, request: &Value, words: impl FnOnce(&Value)) -> anyhow::Result<Exit> {
-    let config = AggregatorConfig::load(&ask.config)?;
-    let answer = admin::ask(&config.admin_socket(), request)?;
+    let answer = ask.daemon()?.ask(request)?;
     ask.show(&answer, words)
 }
 
 impl Ask {
-    fn show(&self, answer: &Value, words: impl FnOnce(&Value)) -> anyhow::Result<Exit> {
+    /// The way to the daemon.
+    pub(crate) fn daemon(&self) -> anyhow::Result<Daemon> {
+        self.which.daemon()
+    }
+
+    pub(crate) fn show(&self, answer: &Value, words: impl FnOnce(&Value)) -> anyhow::Result<Exit> {
         if self.json {
             println!("{answer}")
         } else {
@@ -301,28 +338,26 @@ impl Ask {
     }
 }
 
-fn start_with(config: &AggregatorConfig, mut request: Value, weights: &Path) -> anyhow::Result<Value> {
-    let unreadable = || format!("cannot read {}", weights.display());
-    let mut file = File::open(weights).with_context(unreadable)?;
+/// Asks with the file at `path`, whose length `request` announces as `field`.
+pub(crate) fn send(daemon: &Daemon, mut request: Value, field: &str, path: &Path) -> anyhow::Result<Value> {
+    let unreadable = || format!("cannot read {}", path.display());
+    let mut file = File::open(path).with_context(unreadable)?;
     let length = file.metadata().with_context(unreadable)?.len();
-    request["weights_bytes"] = length.into();
-    admin::ask_with_file(&config.admin_socket(), &request, &mut file, length)
-        .with_context(|| format!("no run was started with the weights in {}", weights.display()))
+    request[field] = length.into();
+    Ok(daemon.ask_with_file(&request, &mut file, length)?)
 }
 
 /// The file appears under its name when it is whole.
-fn export(config: &AggregatorConfig, request: &Value, out: &Path) -> anyhow::Result<Value> {
+fn export(daemon: &Daemon, request: &Value, out: &Path) -> anyhow::Result<Value> {
     let unwritable = || format!("cannot write {}", out.display());
     let mut part = out.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
     let mut file = File::create(&part).with_context(unwritable)?;
-    let answer = admin::ask_for_file(&config.admin_socket(), request, &mut file).map_err(anyhow::Error::from).and_then(
-        |answer| {
-            file.sync_all().and_then(|()| std::fs::rename(&part, out)).with_context(unwritable)?;
-            Ok(answer)
-        },
-    );
+    let answer = daemon.ask_for_file(request, &mut file).map_err(anyhow::Error::from).and_then(|answer| {
+        file.sync_all().and_then(|()| std::fs::rename(&part, out)).with_context(unwritable)?;
+        Ok(answer)
+    });
     if answer.is_err() {
         // Best effort: what is half there is of no use.
         let _ = std::fs::remove_file(&part);

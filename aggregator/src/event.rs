@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use starling_net::Link;
+use starling_net::{AdminLink, Link};
 use starling_update::{Admitted, Numerics};
 use starling_wire::{Address, BlobHeader, DeviceId, Refusal, RunId, ToAggregator, ToClient};
 use tokio::sync::{mpsc, oneshot};
@@ -88,6 +88,10 @@ pub(crate) enum Event {
     Admin(Permitted, Option<Bytes>, AdminReply),
     /// A device's connection was ended for what it did.
     Cut(DeviceId, Refusal),
+    /// An administrator is connected over QUIC.
+    Administering(AdminLink),
+    /// The connection of an administrator is over.
+    AdministratorGone(usize),
     /// Somebody asked for what is not theirs to do.
     Denied(Denied),
     /// What a device that is to be forgotten has contributed to.
@@ -169,8 +173,12 @@ pub(crate) enum AdminRequest {
     ReleasePublish {
         /// The task's name.
         task: String,
-        /// The file, as the daemon finds it.
-        path: PathBuf,
+        /// The file, as the daemon finds it on its own machine.
+        #[serde(default)]
+        path: Option<PathBuf>,
+        /// Or how many bytes it has: it is sent when the daemon says so.
+        #[serde(default)]
+        release_bytes: Option<u64>,
         /// Its version; one more than the task's last when not given.
         #[serde(default)]
         version: Option<u64>,

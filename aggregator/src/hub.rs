@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use starling_audit::{Action, Who};
+use starling_net::AdminLink;
 use starling_protocol::run::{Finish, RunMachine};
 use starling_wire::{Address, BlobHeader, DeviceId, Refusal, RunId, ToAggregator, ToClient};
 use tokio::sync::mpsc;
@@ -50,6 +51,8 @@ pub(crate) struct Hub {
     registrar: Registrar,
     sightings: Sightings,
     fleet: Fleet,
+    /// Connections of administrators, by their numbers; `admin::remote` bounds how many there are.
+    administrators: BTreeMap<usize, AdminLink>,
     runs: BTreeMap<RunId, Run>,
     /// The highest number that a run has or had.
     run_last: RunId,
@@ -73,6 +76,7 @@ impl Hub {
             registrar,
             sightings: Sightings::default(),
             fleet: Fleet::default(),
+            administrators: BTreeMap::new(),
             runs: runs.into_iter().map(|run| (run.record.run, run)).collect(),
             run_last,
             releases: releases.into_iter().map(|release| (release.task.clone(), release)).collect(),
@@ -211,6 +215,8 @@ impl Hub {
             }
             Event::Admin(permitted, upload, reply) => self.admin(permitted, upload, reply).await,
             Event::Cut(device, reason) => self.recorder.refused(device, Action::PeerTurnedAway, reason).await,
+            Event::Administering(link) => self.administering(link),
+            Event::AdministratorGone(number) => _ = self.administrators.remove(&number),
             Event::Denied(denied) => self.recorder.denied(&denied).await,
             Event::Receipt(device, answer) => {
                 self.recorder.end_receipt(device);

@@ -34,7 +34,7 @@ mod shelf;
 mod staging;
 mod worker;
 
-pub use admin::{AdminError, ask, ask_for_file, ask_with_file};
+pub use admin::{AdminError, Daemon, ask};
 pub use audit::public_file as audit_public_file;
 pub use config::{AggregatorConfig, EnrolmentSection, VersionsSection};
 pub use server::run;

@@ -25,9 +25,48 @@ const RELEASES_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Publication {
     pub(crate) task: String,
-    pub(crate) path: PathBuf,
+    pub(crate) file: ReleaseFile,
     /// One more than the last when not given.
     pub(crate) version: Option<u64>,
+}
+
+/// A release's file, still to be checked.
+#[derive(Debug)]
+pub(crate) enum ReleaseFile {
+    /// On the aggregator's machine.
+    Path(PathBuf),
+    /// As it was sent, at most [`RELEASE_BYTES_MAX`].
+    Bytes(Bytes),
+}
+
+impl ReleaseFile {
+    /// What messages call it.
+    fn name(&self) -> PathBuf {
+        match self {
+            ReleaseFile::Path(path) => path.clone(),
+            ReleaseFile::Bytes(_) => "the file".into(),
+        }
+    }
+
+    /// Its bytes, not more than a release may have.
+    fn read(&self) -> Result<Bytes, PublishError> {
+        let path = match self {
+            ReleaseFile::Bytes(bytes) => return Ok(bytes.clone()),
+            ReleaseFile::Path(path) => path,
+        };
+        let unreadable = |source| PublishError::File { path: path.clone(), source };
+        let length = std::fs::metadata(path).map_err(unreadable)?.len();
+        if length > RELEASE_BYTES_MAX {
+            return Err(PublishError::TooLarge { path: path.clone(), length });
+        }
+        let bytes = std::fs::read(path).map_err(unreadable)?;
+        // It may have grown since it was asked for its size.
+        let length = bytes.len() as u64;
+        if length > RELEASE_BYTES_MAX {
+            return Err(PublishError::TooLarge { path: path.clone(), length });
+        }
+        Ok(Bytes::from(bytes))
+    }
 }
 
 /// Why a file is not published.
@@ -83,21 +122,13 @@ pub(crate) fn publish(
     wanted: &Publication,
     write: impl FnOnce(&ReleaseRecord) -> Result<(), PublishError>,
 ) -> Result<ReleaseRecord, PublishError> {
-    let Publication { task, path, .. } = wanted;
+    let Publication { task, file, .. } = wanted;
     if task.is_empty() || task.len() > NAME_BYTES_MAX {
         return Err(PublishError::Name);
     }
-    let unreadable = |source| PublishError::File { path: path.clone(), source };
-    let length = std::fs::metadata(path).map_err(unreadable)?.len();
-    if length > RELEASE_BYTES_MAX {
-        return Err(PublishError::TooLarge { path: path.clone(), length });
-    }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
-    // It may have grown since it was asked for its size.
+    let path = file.name();
+    let bytes = file.read()?;
     let length = bytes.len() as u64;
-    if length > RELEASE_BYTES_MAX {
-        return Err(PublishError::TooLarge { path: path.clone(), length });
-    }
     let release = Release::from_bytes(&bytes).map_err(|source| PublishError::Release { path: path.clone(), source })?;
     if release.name != *task {
         return Err(PublishError::Task { path: path.clone(), found: release.name, task: task.clone() });
@@ -120,7 +151,7 @@ pub(crate) fn publish(
     let record = ReleaseRecord { task: task.clone(), version, digest, length };
     store.put_blob(&digest.to_string(), &bytes)?;
     write(&record)?;
-    shelf.put_release(task, digest, Bytes::from(bytes));
+    shelf.put_release(task, digest, bytes);
     if let Some(last) = last.filter(|last| last.digest != digest) {
         store.remove_blob(&last.digest.to_string())?;
     }
@@ -188,7 +219,7 @@ mod tests {
         fn publish(&self, bytes: &[u8], version: Option<u64>) -> Result<ReleaseRecord, PublishError> {
             let path = self.folder.path().join("file");
             std::fs::write(&path, bytes).expect("the folder can be written");
-            publish(&self.store, &self.shelf, &Publication { task: "sums".into(), path, version }, write(&self.store))
+            publish(&self.store, &self.shelf, &Publication { task: "sums".into(), file: ReleaseFile::Path(path), version }, write(&self.store))
         }
     }
 
@@ -215,7 +246,7 @@ mod tests {
         assert!(matches!(place.publish(&release(1.0), None), Err(PublishError::Same(7))));
         assert!(matches!(place.publish(&release(2.0), Some(7)), Err(PublishError::Version { wanted: 7, last: 7 })));
         let path = place.folder.path().join("file");
-        let wanted = Publication { task: "other".into(), path, version: None };
+        let wanted = Publication { task: "other".into(), file: ReleaseFile::Path(path), version: None };
         assert!(matches!(
             publish(&place.store, &place.shelf, &wanted, write(&place.store)),
             Err(PublishError::Task { .. })

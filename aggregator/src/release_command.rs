@@ -7,14 +7,14 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use starling_daemon::Exit;
 
-use crate::command::{Ask, print};
+use crate::command::{Ask, print, send};
 
 /// Verbs about releases.
 #[derive(Debug, Subcommand)]
 pub enum ReleaseVerb {
     /// Check a release file, give it the task's next version, and offer it to every device of the task
     Publish {
-        /// The file, as `starling model compress` writes it; the daemon reads it
+        /// The file, as `starling model compress` writes it
         release: PathBuf,
         /// The task whose devices shall serve it
         #[arg(long)]
@@ -33,10 +33,10 @@ pub enum ReleaseVerb {
 pub(crate) fn execute(verb: ReleaseVerb) -> anyhow::Result<Exit> {
     match verb {
         ReleaseVerb::Publish { release, task, version, ask } => {
-            // The daemon's working folder is another one.
-            let path = release.canonicalize().with_context(|| format!("{} cannot be read", release.display()))?;
-            let request = json!({ "verb": "release-publish", "task": task, "path": path, "version": version });
-            print(&ask, &request, |answer| {
+            let request = json!({ "verb": "release-publish", "task": task, "version": version });
+            let answer = send(&ask.daemon()?, request, "release_bytes", &release)
+                .with_context(|| format!("{} was not published", release.display()))?;
+            ask.show(&answer, |answer| {
                 println!(
                     "version {} of {} is offered to {} connected devices",
                     answer["version"],

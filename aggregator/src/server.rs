@@ -11,7 +11,8 @@ use starling_wire::{DeviceId, Identity, Refusal, Role, RunId, ToClient};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::access::{Caller, Door};
-use crate::admin;
+use crate::admin::remote::Remote;
+use crate::admin::{self, Desk};
 use crate::audit::{self, AuditLog};
 use crate::config::AggregatorConfig;
 use crate::enrolment::{Registrar, devices, join, registrar};
@@ -52,7 +53,7 @@ pub async fn run(
         credentials.identity().role
     );
     let endpoint = Endpoint::bind(config.listen, &credentials, &Transport::on(config.path))?;
-    let admin = admin::Socket::bind(&config.admin_socket())?;
+    let admin = admin::socket::Socket::bind(&config.admin_socket())?;
     let audit = AuditLog::open(Arc::clone(&store), credentials.identity().id, epoch)?;
 
     let mut stored = Vec::new();
@@ -90,7 +91,7 @@ pub async fn run(
     writeln!(stdout, "listening {listening}").and_then(|()| stdout.flush())?;
 
     let accepting = tokio::spawn(accept(endpoint.clone(), context, epoch, config.connections_max));
-    let administering = tokio::spawn(admin.serve(events.clone()));
+    let administering = tokio::spawn(admin.serve(Desk::new(events.clone())));
     let flushing = tokio::spawn(flush_audit(context_worker));
     hub.serve(queue, shutdown).await;
 
@@ -143,11 +144,16 @@ async fn flush_audit(worker: tokio::sync::mpsc::WeakSender<Job>) {
 async fn accept(endpoint: Endpoint, context: Context, epoch: u64, connections_max: usize) {
     let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
     let joining = Arc::new(Semaphore::new(join::JOINING_MAX));
+    let administering = Remote::new(context.events.clone(), context.registrar.clone());
     while let Some(incoming) = endpoint.accept().await {
         let link = match incoming {
             Incoming::Connected(link) => link,
             Incoming::Joining(link) => {
                 join::serve(link, &joining, context.registrar.clone(), context.events.clone());
+                continue;
+            }
+            Incoming::Administering(link) => {
+                tokio::spawn(administering.clone().serve(link));
                 continue;
             }
             Incoming::Failed(failure) => {

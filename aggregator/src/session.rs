@@ -24,9 +24,6 @@ use crate::worker::{Job, Worker};
 /// How long a blob may stand still before it is refused.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Seconds after which a certificate's end is looked at again: the clock may be set meanwhile.
-const EXPIRY_LOOK_S: u64 = 3600;
-
 /// What every session shares.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
@@ -56,7 +53,7 @@ impl Session {
         let reason = tokio::select! {
             reason = self.read_control(receiver) => reason,
             reason = self.read_blobs() => reason,
-            reason = self.expired() => reason,
+            reason = self.context.registrar.expired(&self.until_unix_s) => Some(reason),
             reason = self.link.closed() => {
                 tracing::debug!(device = %self.device, reason = %reason.text, "the connection ended");
                 None
@@ -127,18 +124,6 @@ impl Session {
                 let _ = self.context.events.send(Event::NotRenewed(self.device, refusal)).await;
                 ToClient::RenewRefused(refusal)
             }
-        }
-    }
-
-    /// Waits until the certificate of the connection has expired without a next one: a connection is no way to outlive it.
-    async fn expired(&self) -> Option<Refusal> {
-        loop {
-            let left_s =
-                self.until_unix_s.load(Ordering::SeqCst).saturating_sub(self.context.registrar.clock.now_unix_s());
-            if left_s == 0 {
-                return Some(Refusal::CertificateExpired);
-            }
-            tokio::time::sleep(Duration::from_secs(left_s.min(EXPIRY_LOOK_S))).await;
         }
     }
 

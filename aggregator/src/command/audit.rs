@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use starling_audit::export::{Checker, LINE_BYTES_MAX, Report, checkpoint_line, header_line};
@@ -14,7 +14,8 @@ use starling_audit::{Algorithm, Checkpoint, Note, SigningKey, VerifierKey, verif
 use starling_daemon::Exit;
 use starling_wire::{DeviceId, Digest, Receipt, RunId};
 
-use super::Ask;
+use super::{Ask, Which};
+use crate::admin::Daemon;
 use crate::audit::key as key_files;
 use crate::config::AggregatorConfig;
 
@@ -57,6 +58,9 @@ pub enum AuditVerb {
         /// The name of a key that is made
         #[arg(long, default_value = "starling-witness")]
         name: String,
+        /// The log's public keys; those of the state folder when not given
+        #[arg(long)]
+        log_key: Option<PathBuf>,
         /// Which daemon
         #[command(flatten)]
         ask: Ask,
@@ -69,6 +73,9 @@ pub enum AuditVerb {
         round: u32,
         /// The device's id
         device: DeviceId,
+        /// The log's public keys; those of the state folder when not given
+        #[arg(long)]
+        key: Option<PathBuf>,
         /// Which daemon
         #[command(flatten)]
         ask: Ask,
@@ -78,9 +85,15 @@ pub enum AuditVerb {
 /// `audit verify`: of a running daemon, or of a file.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// The configuration file of the running daemon
-    #[arg(long, required_unless_present = "file", conflicts_with = "file")]
+    /// The configuration file of the running daemon of this machine
+    #[arg(long, required_unless_present_any = ["file", "remote"], conflicts_with_all = ["file", "remote"])]
     config: Option<PathBuf>,
+    /// An aggregator elsewhere, where devices connect to it
+    #[arg(long, value_name = "HOST:PORT", requires = "identity", conflicts_with = "file")]
+    remote: Option<String>,
+    /// The folder of the certificate to ask with
+    #[arg(long, value_name = "FOLDER", requires = "remote")]
+    identity: Option<PathBuf>,
     /// An export; no daemon and no state folder are needed
     #[arg(long)]
     file: Option<PathBuf>,
@@ -102,7 +115,7 @@ pub(super) fn execute(verb: AuditVerb) -> anyhow::Result<Exit> {
     match verb {
         AuditVerb::Verify(verify) => verify_log(&verify),
         AuditVerb::Export { out, personal, ask } => {
-            let log = Log::of(&ask.config)?;
+            let log = Log::of(&ask.which)?;
             match out {
                 Some(path) => {
                     let mut file = io::BufWriter::new(
@@ -120,7 +133,7 @@ pub(super) fn execute(verb: AuditVerb) -> anyhow::Result<Exit> {
         }
         AuditVerb::Certificate { file, key, json } => super::forget::check(&file, &key, json),
         AuditVerb::Checkpoint(ask) => {
-            let answer = Log::of(&ask.config)?.ask(&json!({ "what": "checkpoint" }))?;
+            let answer = Log::of(&ask.which)?.ask(&json!({ "what": "checkpoint" }))?;
             if ask.json {
                 println!("{answer}")
             } else {
@@ -128,25 +141,33 @@ pub(super) fn execute(verb: AuditVerb) -> anyhow::Result<Exit> {
             }
             Ok(Exit::Ok)
         }
-        AuditVerb::Cosign { key, name, ask } => cosign(&key, &name, &ask),
-        AuditVerb::Receipt { run, round, device, ask } => receipt(run, round, device, &ask),
+        AuditVerb::Cosign { key, name, log_key, ask } => cosign(&key, &name, log_key.as_deref(), &ask),
+        AuditVerb::Receipt { run, round, device, key, ask } => receipt(run, round, device, key.as_deref(), &ask),
     }
 }
 
 /// The running daemon's log.
 struct Log {
-    socket: PathBuf,
-    public: PathBuf,
+    daemon: Daemon,
+    /// The log's public keys, where the state folder is of this machine.
+    public: Option<PathBuf>,
 }
 
 impl Log {
-    fn of(config: &Path) -> anyhow::Result<Self> {
-        let config = AggregatorConfig::load(config)?;
-        Ok(Self { socket: config.admin_socket(), public: crate::audit::public_file(&config.state_dir) })
+    fn of(which: &Which) -> anyhow::Result<Self> {
+        let config = which.config.as_deref().map(AggregatorConfig::load).transpose()?;
+        let public = config.map(|config| crate::audit::public_file(&config.state_dir));
+        Ok(Self { daemon: which.daemon()?, public })
     }
 
     fn ask(&self, ask: &Value) -> anyhow::Result<Value> {
-        Ok(crate::admin::ask(&self.socket, &json!({ "verb": "audit", "ask": ask }))?)
+        Ok(self.daemon.ask(&json!({ "verb": "audit", "ask": ask }))?)
+    }
+
+    /// The log's public keys: `given`, or those of the state folder. Of an aggregator elsewhere they have to come by another way than the log.
+    fn keys(&self, given: Option<&Path>) -> anyhow::Result<Vec<VerifierKey>> {
+        let path = given.or(self.public.as_deref());
+        public_keys(path.context("give the log's public keys, `audit.pub` of the aggregator's state folder, with --key")?)
     }
 
     /// The export, line by line: up to a checkpoint that is signed now.
@@ -191,21 +212,23 @@ fn verify_log(arguments: &Verify) -> anyhow::Result<Exit> {
     for path in &arguments.witness {
         witnesses.extend(public_keys(path)?);
     }
-    let given = arguments.key.as_deref().map(public_keys).transpose()?;
     let mut checker;
-    match (&arguments.config, &arguments.file) {
-        (Some(config), _) => {
-            let log = Log::of(config)?;
-            let keys = given.map_or_else(|| public_keys(&log.public), Ok)?;
+    let Verify { config, remote, identity, .. } = arguments;
+    match &arguments.file {
+        None => {
+            let which = Which { config: config.clone(), remote: remote.clone(), identity: identity.clone() };
+            let log = Log::of(&which)?;
+            let keys = log.keys(arguments.key.as_deref())?;
             checker = Checker::new(keys, witnesses);
             log.lines(false, |line| {
                 checker.line(line.as_bytes());
                 Ok(())
             })?;
         }
-        (None, Some(path)) => {
+        Some(path) => {
             let mut file = BufReader::new(File::open(path).with_context(|| format!("cannot read {}", path.display()))?);
             let first = next_line(&mut file)?.unwrap_or_default();
+            let given = arguments.key.as_deref().map(public_keys).transpose()?;
             let keys = given.unwrap_or_else(|| Checker::keys_of(&String::from_utf8_lossy(&first)));
             ensure!(!keys.is_empty(), "the export names no key; give the log's public key with --key");
             if arguments.key.is_none() {
@@ -221,7 +244,6 @@ fn verify_log(arguments: &Verify) -> anyhow::Result<Exit> {
                 checker.line(&line);
             }
         }
-        (None, None) => bail!("expected --config or --file"),
     }
     for path in &arguments.checkpoint {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -265,7 +287,7 @@ fn tell(report: &Report, as_json: bool) {
     println!("{}", if findings.is_empty() { "the log is whole" } else { "the log was changed" });
 }
 
-fn cosign(path: &Path, name: &str, ask: &Ask) -> anyhow::Result<Exit> {
+fn cosign(path: &Path, name: &str, log_key: Option<&Path>, ask: &Ask) -> anyhow::Result<Exit> {
     let key = match key_files::read_private(path)? {
         Some(key) => key,
         None => key_files::write_private(path, name, Algorithm::Witness)?,
@@ -275,8 +297,8 @@ fn cosign(path: &Path, name: &str, ask: &Ask) -> anyhow::Result<Exit> {
         "{}: this is a log's key, not a witness's",
         path.display()
     );
-    let log = Log::of(&ask.config)?;
-    let keys = public_keys(&log.public)?;
+    let log = Log::of(&ask.which)?;
+    let keys = log.keys(log_key)?;
     let seen_path = PathBuf::from(format!("{}.seen", path.display()));
     let seen = match fs::read_to_string(&seen_path) {
         Ok(text) => Some(Checkpoint::verified_by_any(&Note::parse(&text)?, &keys)?),
@@ -319,8 +341,8 @@ fn write_replacing(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn receipt(run: u32, round: u32, device: DeviceId, ask: &Ask) -> anyhow::Result<Exit> {
-    let log = Log::of(&ask.config)?;
+fn receipt(run: u32, round: u32, device: DeviceId, key: Option<&Path>, ask: &Ask) -> anyhow::Result<Exit> {
+    let log = Log::of(&ask.which)?;
     let question = json!({ "what": "receipt", "run": run, "round": round, "device": device.to_string() });
     let answer = log.ask(&question)?;
     let receipt = Receipt {
@@ -332,7 +354,7 @@ fn receipt(run: u32, round: u32, device: DeviceId, ask: &Ask) -> anyhow::Result<
         checkpoint: word(&answer, "checkpoint")?.to_owned(),
         consistency: digests(&answer["consistency"])?,
     };
-    let keys = public_keys(&log.public)?;
+    let keys = log.keys(key)?;
     let key = keys.last().context("audit.pub holds no key")?;
     let wanted = Wanted { device, run, round, digest: None };
     let (record, checkpoint) = check(&receipt, &wanted, key, None)?;

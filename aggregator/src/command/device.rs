@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use starling_daemon::Exit;
 
 use super::{Ask, forget, print};
-use crate::config::AggregatorConfig;
 
 /// Verbs about devices, sent to the running daemon.
 #[derive(Debug, Subcommand)]
@@ -111,8 +110,7 @@ pub(super) fn execute(verb: DeviceVerb) -> anyhow::Result<Exit> {
         DeviceVerb::Suspend(which) => decide("device-suspend", &which, false),
         DeviceVerb::Resume { which, any_key } => decide("device-resume", &which, any_key),
         DeviceVerb::Crl { out, ask } => {
-            let config = AggregatorConfig::load(&ask.config)?;
-            let answer = crate::admin::ask(&config.admin_socket(), &json!({ "verb": "device-crl" }))?;
+            let answer = ask.daemon()?.ask(&json!({ "verb": "device-crl" }))?;
             let list = answer["crl_pem"].as_str().context("the aggregator sent no list")?;
             std::fs::write(&out, list).with_context(|| format!("cannot write {}", out.display()))?;
             if ask.json {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,9 @@ const TASKS_MAX: usize = 1024;
 
 /// When what was only noted is written, and the own certificate looked at.
 const FLUSH_EVERY: Duration = Duration::from_secs(60);
+
+/// Seconds after which a certificate's end is looked at again: the clock may be set meanwhile.
+const EXPIRY_LOOK_S: u64 = 3600;
 
 const CLOCK_TABLE: &str = "clock";
 const FLOOR_KEY: &str = "floor";
@@ -161,6 +165,18 @@ impl Registrar {
     /// A device was welcomed. Lost when the queue is full: the next welcome says the same.
     pub(crate) fn seen(&self, identity: Identity, leaf: Leaf) {
         let _ = self.tasks.try_send(Task::Seen { identity, leaf });
+    }
+
+    /// Waits until the certificate of a connection, whose end is in `until_unix_s`, has expired without a next one: a connection is no way to
+    /// outlive it.
+    pub(crate) async fn expired(&self, until_unix_s: &AtomicU64) -> Refusal {
+        loop {
+            let left_s = until_unix_s.load(Ordering::SeqCst).saturating_sub(self.clock.now_unix_s());
+            if left_s == 0 {
+                return Refusal::CertificateExpired;
+            }
+            tokio::time::sleep(Duration::from_secs(left_s.min(EXPIRY_LOOK_S))).await;
+        }
     }
 
     /// The device that an operator means.

@@ -61,6 +61,11 @@ impl Standings {
         }
     }
 
+    /// Why an identity is refused whatever key it has, if it is.
+    pub(crate) fn refusal(&self, id: DeviceId) -> Option<Refusal> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id)?.refusal
+    }
+
     /// Replaces what is known of a device.
     pub(crate) fn set(&self, device: DeviceId, standing: Standing) {
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(device, standing);

@@ -12,6 +12,7 @@ use crate::audit::AuditAsk;
 use crate::enrolment::Verb;
 use crate::enrolment::devices::DeviceState;
 use crate::event::{AdminReply, AdminRequest, StartRequest};
+use crate::publish::{Publication, ReleaseFile};
 use crate::records::RunState;
 use crate::run::Run;
 use crate::worker::{Job, NewRun};
@@ -23,6 +24,14 @@ impl Hub {
     pub(super) async fn admin(&mut self, permitted: Permitted, upload: Option<Bytes>, reply: AdminReply) {
         let (request, who, verb) = permitted.into_parts();
         let verb = verb.word();
+        // A request may have waited while an operator threw out who asks.
+        if let Who::Certificate(_, id) = who
+            && let Some(refusal) = self.registrar.standings.refusal(id)
+        {
+            self.recorder.could_not(who, verb).await;
+            let _ = reply.send(Err(refusal.text().to_owned()));
+            return;
+        }
         let answer = match request {
             AdminRequest::RunStart(request) => return self.start(request, who, upload, reply).await,
             AdminRequest::RunExport { run, version } => return self.export(RunId(run), version, who, reply).await,
@@ -54,8 +63,13 @@ impl Hub {
                 }
             }
             AdminRequest::RunRemove { run } => return self.remove(RunId(run), who, reply).await,
-            AdminRequest::ReleasePublish { task, path, version } => {
-                return self.publish(task, path, version, who, reply).await;
+            AdminRequest::ReleasePublish { task, path, version, release_bytes: _ } => {
+                let Some(file) = path.map(ReleaseFile::Path).or(upload.map(ReleaseFile::Bytes)) else {
+                    self.recorder.could_not(who, verb).await;
+                    let _ = reply.send(Err("the release is missing".into()));
+                    return;
+                };
+                return self.publish(Publication { task, file, version }, who, reply).await;
             }
             AdminRequest::Keep { request } => {
                 self.recorder.looked(who, verb).await;

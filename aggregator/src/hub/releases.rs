@@ -1,7 +1,6 @@
 //! Releases: who is offered which, and where the connected devices stand with them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use starling_audit::Who;
@@ -19,15 +18,8 @@ fn offer(release: &ReleaseRecord) -> ToClient {
 }
 
 impl Hub {
-    pub(super) async fn publish(
-        &mut self,
-        task: String,
-        path: PathBuf,
-        version: Option<u64>,
-        who: Who,
-        reply: AdminReply,
-    ) {
-        self.worker.queue(Job::Publish(Publication { task, path, version }, who, reply)).await;
+    pub(super) async fn publish(&mut self, publication: Publication, who: Who, reply: AdminReply) {
+        self.worker.queue(Job::Publish(publication, who, reply)).await;
     }
 
     /// The release is durable: now devices may hear of it.

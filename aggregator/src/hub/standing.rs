@@ -1,6 +1,7 @@
 //! What the hub does about who belongs to the fleet: welcomes, clones, and the operator's word on a device.
 
 use starling_audit::Who;
+use starling_net::AdminLink;
 use starling_protocol::run::Expelled;
 use starling_wire::{DeviceId, Refusal};
 use tokio::sync::oneshot;
@@ -35,6 +36,14 @@ impl Hub {
         }
     }
 
+    pub(super) fn administering(&mut self, link: AdminLink) {
+        // An operator may have spoken between its welcome and now.
+        match self.registrar.standings.admit(link.peer().id, link.peer_leaf().key.as_ref()) {
+            Ok(()) => _ = self.administrators.insert(link.number(), link),
+            Err(refusal) => link.close(refusal),
+        }
+    }
+
     /// The operator's word takes effect at once and is answered when it is durable.
     pub(super) async fn decide(
         &mut self,
@@ -64,6 +73,7 @@ impl Hub {
         let Some(refusal) = state.refusal() else { return };
         self.registrar.standings.bar(device, refusal);
         self.fleet.cut(device, refusal);
+        self.administrators.values().filter(|link| link.peer().id == device).for_each(|link| link.close(refusal));
         let now_ms = self.now_ms();
         for id in self.runs.keys().copied().collect::<Vec<_>>() {
             if !take_out {

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, ServerConfig, TokioRuntime};
 use rustls::server::danger::ClientCertVerifier;
-use starling_wire::{Identity, Refusal};
+use starling_wire::{ADMIN_ALPN, ALPN, Identity, Refusal};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
+use crate::admin::{self, AdminLink};
 use crate::credentials::Credentials;
 use crate::join::{self, JoinLink};
 use crate::limits::{ACCEPTED_WAITING_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX};
@@ -35,6 +36,8 @@ pub enum Incoming {
     Connected(Link),
     /// A machine that shows no certificate and wants one.
     Joining(JoinLink),
+    /// A peer whose certificate is of our CA and who wants to administer. Whether its role may is still to be checked.
+    Administering(AdminLink),
     /// A handshake that failed, for the operator's log.
     Failed(HandshakeFailure),
 }
@@ -81,6 +84,7 @@ struct Terms {
     credentials: Credentials,
     peer_chain: Arc<dyn ClientCertVerifier>,
     client: ClientConfig,
+    administrator: ClientConfig,
     /// Everything but the cryptography of a server: its token key has to stay the same from packet to packet.
     server: ServerConfig,
 }
@@ -154,10 +158,22 @@ impl Endpoint {
     /// # Errors
     /// [`DialError`] tells a refusal from an address that does not answer.
     pub async fn dial(&self, remote: SocketAddr) -> Result<Link, DialError> {
+        self.dial_as(remote, |terms| &terms.client).await
+    }
+
+    /// Connects to an aggregator to administer it. It may still refuse: the first read says so.
+    ///
+    /// # Errors
+    /// As [`Endpoint::dial`].
+    pub async fn dial_admin(&self, remote: SocketAddr) -> Result<AdminLink, DialError> {
+        Ok(AdminLink::new(self.dial_as(remote, |terms| &terms.administrator).await?))
+    }
+
+    async fn dial_as(&self, remote: SocketAddr, kind: impl Fn(&Terms) -> &ClientConfig) -> Result<Link, DialError> {
         let terms = self.shared.terms();
         let connecting = self
             .inner
-            .connect_with(terms.client.clone(), remote, verify::SERVER_NAME)
+            .connect_with(kind(&terms).clone(), remote, verify::SERVER_NAME)
             .map_err(|source| DialError::Impossible { remote, source })?;
         match timeout(HANDSHAKE_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => match Link::new(connection, terms.credentials.identity()) {
@@ -236,7 +252,10 @@ impl Terms {
     ) -> Result<Self, rustls::Error> {
         let no_suite = |error: quinn::crypto::rustls::NoInitialCipherSuite| rustls::Error::General(error.to_string());
         let peer_chain = verify::peer_chain(credentials)?;
-        let client = QuicClientConfig::try_from(verify::client_config(credentials)?).map_err(no_suite)?;
+        let dialing = |alpn| {
+            let tls = QuicClientConfig::try_from(verify::client_config(credentials, alpn)?).map_err(no_suite)?;
+            Ok::<_, rustls::Error>(transport.client_config(Arc::new(tls)))
+        };
         let crypto = server_crypto(credentials, peer_chain.clone(), Arc::default())?;
         let server = match old {
             Some(old) => {
@@ -249,7 +268,8 @@ impl Terms {
         Ok(Self {
             credentials: credentials.clone(),
             peer_chain,
-            client: transport.client_config(Arc::new(client)),
+            client: dialing(ALPN)?,
+            administrator: dialing(ADMIN_ALPN)?,
             server,
         })
     }
@@ -319,6 +339,7 @@ async fn handshake(incoming: quinn::Incoming, terms: &Terms) -> Incoming {
     match timeout(HANDSHAKE_TIMEOUT, connecting).await {
         Ok(Ok(connection)) if join::is_joining(&connection) => Incoming::Joining(JoinLink::new(connection)),
         Ok(Ok(connection)) => match Link::new(connection, terms.credentials.identity()) {
+            Some(link) if admin::is_administering(&link.connection) => Incoming::Administering(AdminLink::new(link)),
             Some(link) => Incoming::Connected(link),
             None => failed(ours(Some(Refusal::NoIdentity), String::new())),
         },

@@ -31,6 +31,7 @@
 //!
 //! This crate decides nothing about rounds, stores nothing, and never reconnects by itself: it offers [`Backoff`].
 
+pub mod admin;
 pub mod backoff;
 pub mod blob;
 pub mod clock;
@@ -48,6 +49,7 @@ mod socket;
 pub mod transport;
 mod verify;
 
+pub use admin::{AdminLink, AdminStream};
 pub use backoff::Backoff;
 pub use blob::{BlobError, IncomingBlob, ReceiveError, TransferError, resume_offset};
 pub use clock::Clock;

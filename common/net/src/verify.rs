@@ -22,7 +22,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
     ServerConfig, SignatureScheme, version::TLS13,
 };
-use starling_wire::{ALPN, Digest, Identity, JOIN_ALPN, Refusal, Role};
+use starling_wire::{ADMIN_ALPN, ALPN, Digest, Identity, JOIN_ALPN, Refusal, Role};
 
 use crate::clock::Clock;
 use crate::credentials::Credentials;
@@ -56,8 +56,8 @@ pub(crate) enum Trust {
     Anchors(Arc<RootCertStore>),
 }
 
-/// What a dialer uses: the peer must be an aggregator.
-pub(crate) fn client_config(credentials: &Credentials) -> Result<ClientConfig, Error> {
+/// What a dialer uses for connections of the kind `alpn`: the peer must be an aggregator.
+pub(crate) fn client_config(credentials: &Credentials, alpn: &[u8]) -> Result<ClientConfig, Error> {
     let trust = Trust::Anchors(credentials.roots.clone());
     let verifier = AggregatorVerifier { trust, provider: credentials.provider.clone() };
     let mut config = ClientConfig::builder_with_details(credentials.provider.clone(), credentials.clock.clone())
@@ -65,7 +65,7 @@ pub(crate) fn client_config(credentials: &Credentials) -> Result<ClientConfig, E
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from((*credentials.key).clone())));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
 }
@@ -103,8 +103,8 @@ pub(crate) fn server_config(
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(PeerVerifier { chain, gate }))
         .with_cert_resolver(Arc::new(resolver));
-    // The first that both speak is taken: who offers both is a member, and has to show a certificate.
-    config.alpn_protocols = vec![ALPN.to_vec(), JOIN_ALPN.to_vec()];
+    // The first that both speak is taken: who offers more than to join is a member, and has to show a certificate.
+    config.alpn_protocols = vec![ALPN.to_vec(), ADMIN_ALPN.to_vec(), JOIN_ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
@@ -139,7 +139,7 @@ impl fmt::Debug for Shown {
 impl ResolvesServerCert for Shown {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let offered: Vec<&[u8]> = hello.alpn().into_iter().flatten().collect();
-        let joining = offered.contains(&JOIN_ALPN) && !offered.contains(&ALPN);
+        let joining = offered == [JOIN_ALPN];
         self.gate.joining.store(joining, Ordering::SeqCst);
         Some(if joining { self.joiner.clone() } else { self.member.clone() })
     }

@@ -33,6 +33,9 @@ pub const PROTOCOL_VERSION: u16 = 1;
 /// The ALPN identifier of the protocol's first major version.
 pub const ALPN: &[u8] = b"starling/1";
 
+/// The ALPN identifier of an administrator's connection: requests and answers of the aggregator's local socket, each on a stream of its own.
+pub const ADMIN_ALPN: &[u8] = b"starling-admin/1";
+
 /// The ALPN identifier of the exchange by which a machine without a certificate gets one. A connection of this kind can
 /// do nothing else.
 pub const JOIN_ALPN: &[u8] = b"starling-join/1";
