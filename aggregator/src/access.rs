@@ -83,6 +83,8 @@ access! {
         DeviceForget   "device-forget"      Anywhere  [Operator]                      AdminRequest::DeviceForget { .. } => "destroy what is held of it";
         DeviceForgetPlan "device-forget-plan" Anywhere [Operator Auditor]             AdminRequest::DeviceForgetPlan { .. } => "say what forgetting would do";
         DeviceCrl      "device-crl"         Anywhere  [Operator Auditor]              AdminRequest::DeviceCrl => "give out the revocation list";
+        OperatorIssue  "operator-issue"     Anywhere  [Operator]                      AdminRequest::OperatorIssue(_) => "issue the certificate of an operator, publisher or auditor";
+        OperatorList   "operator-list"      Anywhere  [Operator Auditor]              AdminRequest::OperatorList => "list operators, publishers and auditors";
         AuditRecords   "audit-records"      Anywhere  [Operator Auditor]              AdminRequest::Audit { ask: AuditAsk::Records { .. } | AuditAsk::Checkpoints { .. } } => "read the audit log: verify, export";
         AuditSign      "audit-checkpoint"   Anywhere  [Operator Auditor]              AdminRequest::Audit { ask: AuditAsk::Checkpoint { .. } } => "have the log sign all there is";
         AuditReceipt   "audit-receipt"      Anywhere  [Operator Auditor]              AdminRequest::Audit { ask: AuditAsk::Receipt { .. } } => "prove that an update is in the log";

@@ -84,7 +84,9 @@ impl Desk {
                 }
             }
             Err(No { text, code: None }) => write_line(&mut write, serde_json::json!({ "error": text })).await?,
-            Err(No { text, code }) => write_line(&mut write, serde_json::json!({ "error": text, "code": code })).await?,
+            Err(No { text, code }) => {
+                write_line(&mut write, serde_json::json!({ "error": text, "code": code })).await?
+            }
         }
         write.shutdown().await
     }

@@ -13,6 +13,7 @@ use starling_store::KeySource;
 
 mod device;
 mod forget;
+mod operator;
 
 use crate::access;
 use crate::admin::{self, AdminError, Daemon};
@@ -56,6 +57,12 @@ pub enum Command {
     /// Backups of the state folder
     #[command(subcommand)]
     Backup(BackupVerb),
+    /// Certificates of operators, publishers and auditors: issue, list, revoke
+    Operator {
+        /// What to do
+        #[command(subcommand)]
+        verb: operator::OperatorVerb,
+    },
     /// Invite devices, list them, let them in and throw them out
     Device {
         /// What to do
@@ -246,6 +253,7 @@ fn do_as_told(command: Command, evaluator: Option<Arc<dyn Evaluator>>) -> anyhow
             let request = keeping::request_of_backup(&verb);
             kept(keeping::config_of_backup(&verb), request, |state| keeping::backup(&verb, state))
         }
+        Command::Operator { verb } => operator::execute(verb),
         Command::Device { verb } => device::execute(verb),
         Command::Devices(ask) => print(&ask, &json!({ "verb": "devices" }), devices),
     }

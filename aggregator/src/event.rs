@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use starling_net::{AdminLink, Link};
 use starling_update::{Admitted, Numerics};
-use starling_wire::{Address, BlobHeader, DeviceId, Refusal, RunId, ToAggregator, ToClient};
+use starling_wire::{Address, BlobHeader, DeviceId, Refusal, Role, RunId, ToAggregator, ToClient};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::access::{Denied, Permitted};
@@ -135,7 +135,22 @@ pub(crate) struct StartRequest {
     pub(crate) weights_bytes: Option<u64>,
 }
 
-/// An operator's verb.
+/// Issue an administrator's certificate. The key is made by its holder and never comes here.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IssueRequest {
+    /// `operator`, `publisher` or `auditor`.
+    pub(crate) role: Role,
+    /// The holder's name.
+    pub(crate) name: String,
+    /// The holder's public key, 64 hexadecimal digits.
+    pub(crate) public_key: String,
+    /// Seconds for which it is valid; as long as a device's when not given.
+    #[serde(default)]
+    pub(crate) certificate_s: Option<u64>,
+}
+
+/// An administrator's verb.
 #[derive(Debug, serde::Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum AdminRequest {
@@ -259,4 +274,8 @@ pub(crate) enum AdminRequest {
     },
     /// The revocation list.
     DeviceCrl,
+    /// Issue the certificate of an operator, a publisher or an auditor.
+    OperatorIssue(IssueRequest),
+    /// Everybody who was issued such a certificate, or has used one.
+    OperatorList,
 }

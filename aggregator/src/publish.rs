@@ -219,7 +219,12 @@ mod tests {
         fn publish(&self, bytes: &[u8], version: Option<u64>) -> Result<ReleaseRecord, PublishError> {
             let path = self.folder.path().join("file");
             std::fs::write(&path, bytes).expect("the folder can be written");
-            publish(&self.store, &self.shelf, &Publication { task: "sums".into(), file: ReleaseFile::Path(path), version }, write(&self.store))
+            publish(
+                &self.store,
+                &self.shelf,
+                &Publication { task: "sums".into(), file: ReleaseFile::Path(path), version },
+                write(&self.store),
+            )
         }
     }
 

@@ -24,7 +24,7 @@ pub struct Args {
 pub enum Verb {
     /// Make a certificate authority: a root, whose key goes offline, and an issuing key
     Init(Init),
-    /// Issue a key and a certificate to a device, an aggregator or an operator
+    /// Issue a key and a certificate to a device, an aggregator, an operator, a publisher or an auditor
     Issue(Issue),
     /// Show what a certificate says
     Inspect(Inspect),
@@ -88,6 +88,10 @@ pub enum IssuedRole {
     Aggregator,
     /// Administers an aggregator
     Operator,
+    /// Signs and releases models
+    Publisher,
+    /// Reads, and changes nothing
+    Auditor,
 }
 
 impl From<IssuedRole> for Role {
@@ -96,6 +100,8 @@ impl From<IssuedRole> for Role {
             IssuedRole::Device => Role::Device,
             IssuedRole::Aggregator => Role::Aggregator,
             IssuedRole::Operator => Role::Operator,
+            IssuedRole::Publisher => Role::Publisher,
+            IssuedRole::Auditor => Role::Auditor,
         }
     }
 }

@@ -228,8 +228,8 @@ impl Quic {
     fn connect(address: &str, identity: &Path) -> Result<Self, AdminError> {
         let file = |name| identity.join(name);
         let files = TlsFiles { ca: file("ca.pem"), certificate: file("certificate.pem"), key: file("key.pem") };
-        let credentials = Credentials::load(&files)
-            .map_err(|source| AdminError::Identity { folder: identity.to_owned(), source })?;
+        let credentials =
+            Credentials::load(&files).map_err(|source| AdminError::Identity { folder: identity.to_owned(), source })?;
         let wrong = |source| AdminError::Address { address: address.to_owned(), source };
         let addresses = address.to_socket_addrs().map_err(wrong)?;
         // The worker keeps the connection alive while the command does something else.

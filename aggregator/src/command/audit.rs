@@ -167,7 +167,9 @@ impl Log {
     /// The log's public keys: `given`, or those of the state folder. Of an aggregator elsewhere they have to come by another way than the log.
     fn keys(&self, given: Option<&Path>) -> anyhow::Result<Vec<VerifierKey>> {
         let path = given.or(self.public.as_deref());
-        public_keys(path.context("give the log's public keys, `audit.pub` of the aggregator's state folder, with --key")?)
+        public_keys(
+            path.context("give the log's public keys, `audit.pub` of the aggregator's state folder, with --key")?,
+        )
     }
 
     /// The export, line by line: up to a checkpoint that is signed now.

@@ -80,7 +80,7 @@ pub struct Which {
 }
 
 /// A span of time with its unit, in seconds.
-fn seconds(text: &str) -> Result<u64, String> {
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let wrong = || format!("expected a span such as 90s, 15m, 12h or 7d, not {text:?}");
     let unit = text.chars().last().ok_or_else(wrong)?;
     let factor = match unit {
@@ -123,7 +123,7 @@ pub(super) fn execute(verb: DeviceVerb) -> anyhow::Result<Exit> {
     }
 }
 
-fn decide(verb: &str, which: &Which, any_key: bool) -> anyhow::Result<Exit> {
+pub(super) fn decide(verb: &str, which: &Which, any_key: bool) -> anyhow::Result<Exit> {
     let mut request = json!({ "verb": verb, "device": which.device });
     if any_key {
         request["any_key"] = json!(true);
@@ -134,7 +134,7 @@ fn decide(verb: &str, which: &Which, any_key: bool) -> anyhow::Result<Exit> {
     })
 }
 
-fn list(answer: &Value) {
+pub(super) fn list(answer: &Value) {
     println!("{:<32}  {:<9}  {:<15}  {:<12}  {:<20}  tags", "device", "state", "certificate", "seen", "name");
     let now_s = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

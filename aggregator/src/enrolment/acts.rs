@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use starling_audit::{About, Action, Entry, Who};
-use starling_wire::{DeviceId, PublicKey, Refusal, Role};
+use starling_wire::{DeviceId, Identity, PublicKey, Refusal, Role};
 
 use super::devices::DeviceState;
 use crate::audit::Field;
@@ -40,6 +40,15 @@ pub(crate) fn joined(device: DeviceId, name: &str, from: SocketAddr, key: &Publi
     tracing::info!(target: TARGET, act = "joined", %device, name, %from, key = %key.fingerprint(), "a device has joined");
     let field = Field { device: Some(device), value: format!("{name} at {from}") };
     Act { entry: worded(Who::Certificate(Role::Device, device), Action::DeviceEnrolled, "joined"), field: Some(field) }
+}
+
+/// An administrator has a certificate.
+pub(crate) fn issued(who: Who, identity: &Identity, until_unix_s: u64) -> Act {
+    let Identity { id, role, name } = identity;
+    tracing::info!(target: TARGET, act = "issued", %id, %role, name, until_unix_s, by = %who, "an administrator's certificate was issued");
+    let about = About { device: Some(*id), word: Some(role.word().to_owned()), ..About::default() };
+    let field = Field { device: Some(*id), value: name.clone() };
+    Act { entry: Entry::done(who, Action::CertificateIssued, about), field: Some(field) }
 }
 
 /// A machine waits for the operator.

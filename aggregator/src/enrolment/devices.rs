@@ -1,5 +1,5 @@
-//! The record of a device. It lies in the device's own compartment, so that its key's end is the end of it; what stays of a device that
-//! was forgotten is its [`Gone`].
+//! The record of a device, or of an administrator. It lies in a compartment of its own, so that its key's end is the end of it; what stays of
+//! one that was forgotten is its [`Gone`].
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
@@ -16,7 +16,7 @@
 
 use serde::{Deserialize, Serialize};
 use starling_store::{Batch, Store, StoreError};
-use starling_wire::{DeviceId, PublicKey, Refusal};
+use starling_wire::{DeviceId, PublicKey, Refusal, Role};
 
 use super::standings::Standing;
 
@@ -87,6 +87,8 @@ pub(crate) struct Serial {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DeviceRecord {
     pub(crate) id: DeviceId,
+    /// What its certificate lets it be. Of one that was thrown out before it was ever seen, it is not known and says `Device`.
+    pub(crate) role: Role,
     pub(crate) name: String,
     pub(crate) tags: Vec<String>,
     pub(crate) state: DeviceState,
@@ -113,6 +115,7 @@ impl DeviceRecord {
     pub(crate) fn new(id: DeviceId, name: String, state: DeviceState, now_unix_s: u64) -> Self {
         Self {
             id,
+            role: Role::Device,
             name,
             tags: Vec::new(),
             state,

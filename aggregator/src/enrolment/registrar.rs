@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use starling_audit::Who;
 use starling_net::{Clock, Endpoint, Leaf, TlsFiles};
 use starling_store::{Batch, Store};
-use starling_wire::{Credential, DeviceId, FromAuthority, Identity, JoinRequest, PublicKey, Refusal, RenewRequest};
+use starling_wire::{
+    Credential, DeviceId, FromAuthority, Identity, JoinRequest, PublicKey, Refusal, RenewRequest, Role,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::acts::{self, Act};
@@ -19,7 +21,7 @@ use super::own::Own;
 use super::registry::{Issuer, Registry};
 use super::standings::Standings;
 use crate::config::EnrolmentSection;
-use crate::event::AdminReply;
+use crate::event::{AdminReply, IssueRequest};
 use crate::worker::{Job, chain};
 
 /// Tasks that may wait. Who finds the queue full is told to come again.
@@ -39,6 +41,8 @@ const FLOOR_KEY: &str = "floor";
 pub(crate) enum Verb {
     Invite { name: Option<String>, tags: Vec<String>, expires_s: Option<u64>, open: bool },
     List { pending: bool, connected: Vec<DeviceId> },
+    Issue(IssueRequest),
+    ListOperators { connected: Vec<DeviceId> },
     Decide { device: DeviceId, state: DeviceState, any_key: bool, word: &'static str },
     Crl,
 }
@@ -49,6 +53,8 @@ impl Verb {
         match self {
             Verb::Invite { .. } => "device-invite",
             Verb::List { .. } => "device-list",
+            Verb::Issue(_) => "operator-issue",
+            Verb::ListOperators { .. } => "operator-list",
             Verb::Decide { word, .. } => word,
             Verb::Crl => "device-crl",
         }
@@ -312,14 +318,16 @@ impl State {
         let mut act = match &verb {
             Verb::Invite { name, .. } => Some(acts::invitation(who, name.clone().unwrap_or_default())),
             Verb::Decide { device, state, .. } => Some(acts::decision(who, *device, before, *state)),
-            Verb::List { .. } | Verb::Crl => None,
+            // Its record names the id, which is not there yet: the registry makes it.
+            Verb::Issue(_) | Verb::List { .. } | Verb::ListOperators { .. } | Verb::Crl => None,
         };
-        match self.do_verb(now_s, verb) {
+        match self.do_verb(now_s, verb, who) {
             Ok(answer) => {
                 // The name that goes with an invitation belongs to the device that it makes.
                 if let Some(field) = act.as_mut().and_then(|act| act.field.as_mut()) {
                     field.device = answer["device"].as_str().and_then(|device| device.parse().ok());
                 }
+                let act = act.or_else(|| self.registry.acts.pop());
                 self.record(act, Some((answer, reply)));
             }
             Err(error) => {
@@ -329,7 +337,7 @@ impl State {
         }
     }
 
-    fn do_verb(&mut self, now_s: u64, verb: Verb) -> Result<Value, String> {
+    fn do_verb(&mut self, now_s: u64, verb: Verb, who: Who) -> Result<Value, String> {
         match verb {
             Verb::Invite { open: true, .. } => {
                 Ok(json!({ "join": self.registry.open_invitation(self.address)?.to_string() }))
@@ -343,9 +351,22 @@ impl State {
                 }))
             }
             Verb::List { pending, connected } => {
-                let wanted = |record: &&DeviceRecord| !pending || record.state == DeviceState::Pending;
+                let wanted = |record: &&DeviceRecord| {
+                    record.role == Role::Device && (!pending || record.state == DeviceState::Pending)
+                };
                 let line = |record: &DeviceRecord| line(record, connected.contains(&record.id), now_s);
                 Ok(self.registry.records().filter(wanted).map(line).collect())
+            }
+            Verb::Issue(request) => {
+                let (id, certificate_pem, ca_pem) = self.registry.issue(now_s, &request, who)?;
+                Ok(json!({
+                    "id": id.to_string(), "role": request.role, "name": request.name,
+                    "certificate_pem": certificate_pem, "ca_pem": ca_pem,
+                }))
+            }
+            Verb::ListOperators { connected } => {
+                let line = |record: &DeviceRecord| line(record, connected.contains(&record.id), now_s);
+                Ok(self.registry.records().filter(|record| record.role != Role::Device).map(line).collect())
             }
             Verb::Decide { device, state, any_key, .. } => {
                 let record = self.registry.decide(now_s, device, state, any_key)?;
@@ -360,6 +381,7 @@ impl State {
 fn line(record: &DeviceRecord, connected: bool, now_s: u64) -> Value {
     json!({
         "device": record.id.to_string(),
+        "role": record.role,
         "name": record.name,
         "tags": record.tags,
         "state": record.state.word(),

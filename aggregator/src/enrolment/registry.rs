@@ -57,8 +57,13 @@ impl Issuer {
 
     /// A certificate for `identity` and its end.
     pub(super) fn certify(&self, now_s: u64, identity: &Identity, key: PublicKey) -> Result<String, CertsError> {
+        self.certify_for(now_s, identity, key, self.section.certificate_s)
+    }
+
+    /// The same for `life_s` seconds.
+    fn certify_for(&self, now_s: u64, identity: &Identity, key: PublicKey, life_s: u64) -> Result<String, CertsError> {
         let end = self.authority.issuing_until_unix_s();
-        self.authority.certify(identity, key, Validity::seconds(now_s, self.section.certificate_s, end))
+        self.authority.certify(identity, key, Validity::seconds(now_s, life_s, end))
     }
 }
 
@@ -231,15 +236,7 @@ impl Registry {
         issuer.refresh();
         let identity = Identity { id: record.id, role: Role::Device, name: record.name.clone() };
         let pem = issuer.certify(now_s, &identity, key).map_err(internal)?;
-        let leaf = &inspect::parse(&pem).map_err(internal)?[0];
-        let serial: Vec<u8> = (0..leaf.serial.len() / 2)
-            .filter_map(|at| u8::from_str_radix(leaf.serial.get(2 * at..2 * at + 2)?, 16).ok())
-            .collect();
-        record.expires_unix_s = leaf.not_after_unix_s();
-        record.issued_unix_s = now_s;
-        record.note_serial(&serial, record.expires_unix_s, now_s);
-        record.certificate_pem = pem;
-        Ok(())
+        note_certificate(now_s, record, pem).map_err(internal)
     }
 
     fn credential(&self, now_s: u64, record: &DeviceRecord) -> Result<Credential, Refusal> {
@@ -331,6 +328,7 @@ impl Registry {
             .entry(identity.id)
             .or_insert_with(|| DeviceRecord::new(identity.id, identity.name.clone(), DeviceState::Active, now_s));
         record.last_seen_unix_s = now_s;
+        record.role = identity.role;
         record.note_serial(&leaf.serial, leaf.not_after_unix_s, now_s);
         let confirmed = leaf.key.as_ref().is_some_and(|key| record.confirm(key));
         if !record.pinned {
@@ -345,6 +343,19 @@ impl Registry {
             self.flush();
         }
     }
+}
+
+/// Puts a certificate that was just issued into its holder's record.
+fn note_certificate(now_s: u64, record: &mut DeviceRecord, pem: String) -> Result<(), CertsError> {
+    let leaf = &inspect::parse(&pem)?[0];
+    let serial: Vec<u8> = (0..leaf.serial.len() / 2)
+        .filter_map(|at| u8::from_str_radix(leaf.serial.get(2 * at..2 * at + 2)?, 16).ok())
+        .collect();
+    record.expires_unix_s = leaf.not_after_unix_s();
+    record.issued_unix_s = now_s;
+    record.note_serial(&serial, record.expires_unix_s, now_s);
+    record.certificate_pem = pem;
+    Ok(())
 }
 
 pub(super) const OFF: &str =

@@ -88,6 +88,12 @@ impl Hub {
                 self.recorder.looked(who, verb).await;
                 return self.registrar.verb(Verb::Crl, who, reply);
             }
+            AdminRequest::OperatorIssue(request) => return self.registrar.verb(Verb::Issue(request), who, reply),
+            AdminRequest::OperatorList => {
+                self.recorder.looked(who, verb).await;
+                let connected = self.administrators.values().map(|link| link.peer().id).collect();
+                return self.registrar.verb(Verb::ListOperators { connected }, who, reply);
+            }
             AdminRequest::DeviceApprove { device } => {
                 return self.decide((verb, device), DeviceState::Active, false, who, reply).await;
             }

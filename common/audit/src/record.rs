@@ -154,6 +154,8 @@ actions! {
     CheckpointCosigned = "checkpoint-cosigned";
     /// The log was found damaged at the start; `count` is the number of the first record concerned.
     DamageFound = "damage-found";
+    /// An administrator's certificate was issued; `word` is its role.
+    CertificateIssued = "certificate-issued";
 }
 
 impl fmt::Display for Action {

@@ -12,10 +12,11 @@
 //! The keys are Ed25519. This crate says what the bytes are; who signs and who checks is `starling-certs`.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DeviceId, Digest};
+use crate::ids::{DeviceId, Digest, ParseIdError};
 use crate::join_string::Token;
 use crate::refusal::Refusal;
 
@@ -38,6 +39,20 @@ impl PublicKey {
         let mut half = [0; 16];
         half.copy_from_slice(&Digest::of(&self.0).0[..16]);
         DeviceId(half)
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Digest(self.0).fmt(f)
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        text.parse().map(|Digest(bytes)| Self(bytes))
     }
 }
 

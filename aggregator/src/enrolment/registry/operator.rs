@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 
+use starling_audit::Who;
 use starling_store::Batch;
-use starling_wire::{DeviceId, JoinString, Token};
+use starling_wire::{DeviceId, Identity, JoinString, ParseIdError, PublicKey, Role, Token};
 
 use super::{OFF, Registry};
 use crate::enrolment::acts;
 use crate::enrolment::devices::{DeviceRecord, DeviceState, TAG_BYTES_MAX, TAGS_MAX};
 use crate::enrolment::tokens::Invitation;
+use crate::event::IssueRequest;
 use crate::worker::chain;
 
 /// Seconds for which an invitation is good unless the operator says otherwise.
@@ -16,6 +18,10 @@ const INVITATION_S: u64 = 15 * 60;
 
 /// The longest invitation.
 const INVITATION_S_MAX: u64 = 30 * 24 * 3600;
+
+/// Seconds for which an administrator's certificate is good: it is not renewed by itself, and a lost one is worth more than a device's.
+const CERTIFICATE_S_MIN: u64 = 2;
+const CERTIFICATE_S_MAX: u64 = 366 * 24 * 3600;
 
 /// Seconds until a reader of the revocation list should look for a newer one.
 const LIST_S: u64 = 24 * 3600;
@@ -58,6 +64,48 @@ impl Registry {
         }
         acts::invited(&name, expires_unix_s);
         Ok((JoinString { address, ca_fingerprint, token: Some(token) }, expires_unix_s, device))
+    }
+
+    /// A certificate for an administrator's key, whose other half never comes here: the new id, the certificate and the CA.
+    pub(in crate::enrolment) fn issue(
+        &mut self,
+        now_s: u64,
+        request: &IssueRequest,
+        who: Who,
+    ) -> Result<(DeviceId, String, String), String> {
+        let IssueRequest { role, name, public_key, certificate_s } = request;
+        if !matches!(role, Role::Operator | Role::Publisher | Role::Auditor) {
+            return Err(format!(
+                "certificates of operators, publishers and auditors are issued here, not of a {role}: devices join, see `device invite`"
+            ));
+        }
+        let key: PublicKey = public_key.parse().map_err(|error: ParseIdError| format!("public_key: {error}"))?;
+        if self.devices.values().any(|record| record.owns(&key)) {
+            return Err(
+                "this key has a certificate already: a holder has one identity, and a new one needs a new key".into()
+            );
+        }
+        let issuer = self.issuer.as_mut().ok_or(OFF)?;
+        let life_s = certificate_s.unwrap_or(issuer.section.certificate_s);
+        if !(CERTIFICATE_S_MIN..=CERTIFICATE_S_MAX).contains(&life_s) {
+            return Err(format!(
+                "a certificate is good for {CERTIFICATE_S_MIN} to {CERTIFICATE_S_MAX} seconds, not {life_s}"
+            ));
+        }
+        issuer.refresh();
+        let id = DeviceId(starling_certs::random().map_err(|error| chain(&error))?);
+        let identity = Identity { id, role: *role, name: name.clone() };
+        let pem = issuer.certify_for(now_s, &identity, key, life_s).map_err(|error| chain(&error))?;
+        let ca_pem = issuer.authority.ca_pem().to_owned();
+        let mut record = DeviceRecord::new(id, name.clone(), DeviceState::Active, now_s);
+        record.role = *role;
+        record.confirmed = Some(key);
+        record.pinned = true;
+        super::note_certificate(now_s, &mut record, pem.clone()).map_err(|error| chain(&error))?;
+        let act = acts::issued(who, &identity, record.expires_unix_s);
+        self.keep(record, Batch::new()).map_err(|error| chain(&error))?;
+        self.acts.push(act);
+        Ok((id, pem, ca_pem))
     }
 
     /// The join string of a fleet whose devices are approved one by one.
