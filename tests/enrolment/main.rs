@@ -1,5 +1,6 @@
-//! Enrolment with real processes and sockets: joining, renewing, being thrown out. Every wait is for a state.
+//! Enrolment and access with real processes and sockets: joining, renewing, being thrown out, and who may do what. Every wait is for a state.
 
+mod access;
 mod forget;
 mod join;
 mod renew;

@@ -61,6 +61,11 @@ impl Scene {
         self.path("aggregator/config.toml")
     }
 
+    /// Where the aggregator listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Starts the aggregator, or starts it again at the same address.
     #[track_caller]
     pub(crate) fn start(&mut self) {
@@ -167,6 +172,12 @@ impl Scene {
     /// Starts a run of digits.
     #[track_caller]
     pub(crate) fn start_run(&self, devices: u32, rounds: u32, more: &str) -> u64 {
+        let task = self.task(devices, rounds, more);
+        self.ask(&["run", "start", text(&task)])["run"].as_u64().expect("a number")
+    }
+
+    /// The task file of a run of digits; `more` goes to its federation.
+    pub(crate) fn task(&self, devices: u32, rounds: u32, more: &str) -> PathBuf {
         let task = self.path("digits.toml");
         let words = format!(
             "name = \"digits\"\nkind = \"classification\"\n[data]\nformat = \"csv\"\ntrain = \"embedded:optdigits\"\n\
@@ -174,7 +185,7 @@ impl Scene {
              [train]\nepochs = 1\n[federation]\ndevices = {devices}\ndevices_min = {devices}\nrounds = {rounds}\n{more}\n"
         );
         std::fs::write(&task, words).expect("the folder can be written");
-        self.ask(&["run", "start", text(&task)])["run"].as_u64().expect("a number")
+        task
     }
 
     pub(crate) fn status(&self) -> Value {

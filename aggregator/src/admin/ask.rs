@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use starling_net::{AdminLink, AdminStream, Credentials, CredentialsError, DialError, Endpoint, TlsFiles, Transport};
+use starling_net::{
+    AdminLink, AdminStream, CloseReason, Credentials, CredentialsError, DialError, Endpoint, TlsFiles, Transport,
+};
 use starling_wire::Refusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
@@ -158,6 +160,12 @@ impl Daemon {
             return Err(AdminError::Answer(io::ErrorKind::UnexpectedEof.into()));
         }
         Ok(answer["ok"].take())
+    }
+
+    /// Waits at most `patience` until the aggregator ends the connection, and says why. `None` for a local socket, which is a connection a request.
+    pub fn ended(&self, patience: Duration) -> Option<CloseReason> {
+        let Way::Quic(quic) = &self.way else { return None };
+        quic.runtime.block_on(async { tokio::time::timeout(patience, quic.link.closed()).await }).ok()
     }
 
     fn begin(&self, request: &Value) -> Result<Asked<'_>, AdminError> {

@@ -8,28 +8,37 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, RecvStream, SendStream};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use starling_certs::Issued;
 use starling_net::{BlobError, ControlError, Endpoint, Incoming, Link, TransferError, greet_device};
 use starling_testkit::Pki;
 use starling_wire::limits::{BLOB_BYTES_MAX, FRAME_BYTES_MAX, UNI_STREAMS_MAX};
-use starling_wire::{ALPN, BlobHeader, Hello, Refusal, Role, ToAggregator, encode};
+use starling_wire::{ADMIN_ALPN, ALPN, BlobHeader, Hello, JOIN_ALPN, Refusal, Role, ToAggregator, encode};
 
 use crate::{ANY, PATIENCE, aggregator, body, connected, header, next_failure, next_link, patient};
 
 /// A raw QUIC client with the certificate of device 1.
 fn raw_endpoint(pki: &Pki, alpn: &[u8]) -> quinn::Endpoint {
-    let issued = pki.issue(Role::Device, 1);
+    raw_endpoint_as(pki, &[alpn], Some(pki.issue(Role::Device, 1)))
+}
+
+/// A dialer of somebody else's making that offers `alpns` and shows a certificate, or none.
+fn raw_endpoint_as(pki: &Pki, alpns: &[&[u8]], issued: Option<Issued>) -> quinn::Endpoint {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).expect("PEM")).expect("an anchor");
-    let chain =
-        CertificateDer::pem_slice_iter(issued.certificate_pem.as_bytes()).collect::<Result<_, _>>().expect("PEM");
-    let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).expect("PEM");
-    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .expect("a matching pair");
-    tls.alpn_protocols = vec![alpn.to_vec()];
+        .with_root_certificates(roots);
+    let mut tls = match issued {
+        Some(issued) => {
+            let chain = CertificateDer::pem_slice_iter(issued.certificate_pem.as_bytes());
+            let chain = chain.collect::<Result<_, _>>().expect("PEM");
+            let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).expect("PEM");
+            tls.with_client_auth_cert(chain, key).expect("a matching pair")
+        }
+        None => tls.with_no_client_auth(),
+    };
+    tls.alpn_protocols = alpns.iter().map(|alpn| alpn.to_vec()).collect();
     let mut endpoint = quinn::Endpoint::client(ANY).expect("a free port");
     let tls = QuicClientConfig::try_from(tls).expect("a QUIC suite");
     endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));
@@ -133,6 +142,20 @@ async fn a_protocol_that_is_not_ours_is_a_version_not_spoken() {
     let (refused, failure) = patient(async { tokio::join!(connecting, next_failure(&server)) }).await;
     assert!(refused.is_err());
     assert_eq!(failure.reason.refusal, Some(Refusal::VersionNotSpoken), "{failure}");
+}
+
+#[tokio::test]
+async fn inv9_no_offer_of_several_kinds_gets_round_the_certificate() {
+    let pki = Pki::new(1);
+    for alpns in [&[ADMIN_ALPN][..], &[JOIN_ALPN, ADMIN_ALPN], &[ADMIN_ALPN, JOIN_ALPN], &[ALPN, JOIN_ALPN, ADMIN_ALPN]]
+    {
+        let (server, address) = aggregator(&pki);
+        let endpoint = raw_endpoint_as(&pki, alpns, None);
+        let connecting = endpoint.connect(address, "starling").expect("a config");
+        // With TLS 1.3 the dialer's half succeeds before the listener has looked.
+        let (_dialed, failure) = patient(async { tokio::join!(connecting, next_failure(&server)) }).await;
+        assert_eq!(failure.reason.refusal, Some(Refusal::NoIdentity), "{failure}");
+    }
 }
 
 #[tokio::test]

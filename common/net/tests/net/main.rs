@@ -1,5 +1,6 @@
 //! Two endpoints on loopback, with certificates from a CA in memory.
 
+mod admin;
 mod clock;
 mod hello;
 mod hostile;
