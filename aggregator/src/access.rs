@@ -82,6 +82,7 @@ access! {
         DeviceRevoke   "device-revoke"      Anywhere  [Operator]                      AdminRequest::DeviceRevoke { .. } => "throw out for good";
         DeviceForget   "device-forget"      Anywhere  [Operator]                      AdminRequest::DeviceForget { .. } => "destroy what is held of it";
         DeviceForgetPlan "device-forget-plan" Anywhere [Operator Auditor]             AdminRequest::DeviceForgetPlan { .. } => "say what forgetting would do";
+        DeviceTag      "device-tag"         Anywhere  [Operator]                      AdminRequest::DeviceTag { .. } => "say which tasks and releases it may have";
         DeviceCrl      "device-crl"         Anywhere  [Operator Auditor]              AdminRequest::DeviceCrl => "give out the revocation list";
         OperatorIssue  "operator-issue"     Anywhere  [Operator]                      AdminRequest::OperatorIssue(_) => "issue the certificate of an operator, publisher or auditor";
         OperatorList   "operator-list"      Anywhere  [Operator Auditor]              AdminRequest::OperatorList => "list operators, publishers and auditors";

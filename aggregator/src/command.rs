@@ -11,7 +11,7 @@ use starling_daemon::Exit;
 use starling_daemon::keeping::{self, BackupVerb, KeepRequest, Kept, KeyVerb};
 use starling_store::KeySource;
 
-mod device;
+pub(crate) mod device;
 mod forget;
 mod operator;
 
@@ -95,6 +95,9 @@ pub enum RunVerb {
         /// Override a key of the task: key=value, keys dotted
         #[arg(long = "set", value_parser = key_value)]
         overrides: Vec<(String, String)>,
+        /// Only devices that have all of these tags take part: `federation.tags` of the task
+        #[arg(long, value_delimiter = ',')]
+        tags: Vec<String>,
         /// Begin with these weights (safetensors) instead of the initialiser's
         #[arg(long, value_name = "FILE")]
         weights: Option<PathBuf>,
@@ -291,7 +294,10 @@ fn kept(
 
 fn about_runs(verb: RunVerb) -> anyhow::Result<Exit> {
     match verb {
-        RunVerb::Start { task, seed, overrides, weights, ask } => {
+        RunVerb::Start { task, seed, mut overrides, tags, weights, ask } => {
+            if !tags.is_empty() {
+                overrides.push(("federation.tags".to_owned(), json!(tags).to_string()));
+            }
             let text = std::fs::read_to_string(&task).with_context(|| format!("cannot read {}", task.display()))?;
             let request = json!({ "verb": "run-start", "task": text, "overrides": overrides, "seed": seed });
             let begun = |answer: &Value| println!("run {} has begun", answer["run"]);

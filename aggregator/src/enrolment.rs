@@ -19,6 +19,7 @@ mod own;
 pub(crate) mod registrar;
 mod registry;
 pub(crate) mod standings;
+pub(crate) mod tags;
 mod tokens;
 
 pub(crate) use registrar::{Registrar, Verb};

@@ -194,6 +194,9 @@ pub(crate) enum AdminRequest {
         /// Or how many bytes it has: it is sent when the daemon says so.
         #[serde(default)]
         release_bytes: Option<u64>,
+        /// Only devices with all of these tags are offered it; those of the task's newest run when not given.
+        #[serde(default)]
+        tags: Option<Vec<String>>,
         /// Its version; one more than the task's last when not given.
         #[serde(default)]
         version: Option<u64>,
@@ -271,6 +274,13 @@ pub(crate) enum AdminRequest {
         /// Begin runs anew that have learnt from it.
         #[serde(default)]
         unlearn: bool,
+    },
+    /// Give a device other tags.
+    DeviceTag {
+        /// Which.
+        device: String,
+        /// All that it has from now on.
+        tags: Vec<String>,
     },
     /// The revocation list.
     DeviceCrl,

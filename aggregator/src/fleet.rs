@@ -64,9 +64,10 @@ impl Fleet {
     }
 
     /// For each device that offers itself for `task`, what it last said of its release.
-    pub(crate) fn releases<'a>(&'a self, task: &'a str) -> impl Iterator<Item = Option<&'a ReleaseReport>> {
-        let members = self.members.values().filter(move |member| member.tasks.iter().any(|offered| offered == task));
-        members.map(move |member| member.releases.get(task))
+    pub(crate) fn releases<'a>(&'a self, task: &'a str) -> impl Iterator<Item = (DeviceId, Option<&'a ReleaseReport>)> {
+        let offers = move |member: &Member| member.tasks.iter().any(|offered| offered == task);
+        let members = self.members.iter().filter(move |(_, member)| offers(member));
+        members.map(move |(device, member)| (*device, member.releases.get(task)))
     }
 
     /// Whether `device` offers itself for `task`.

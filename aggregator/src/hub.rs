@@ -283,13 +283,26 @@ impl Hub {
         let now_ms = self.now_ms();
         let Some(run) = self.runs.get(&id) else { return };
         let Some(open) = run.open.as_ref().filter(|open| !open.machine.is_finished()) else { return };
-        let offered = devices.iter().copied().filter(|device| self.fleet.offers(*device, &run.record.name));
+        let offered = devices.iter().copied().filter(|device| self.may_take_part(*device, run));
         let offered: Vec<DeviceId> = offered.collect();
         let plan = open.plan.clone();
         for device in &offered {
             self.fleet.send(*device, ToClient::Plan(plan.clone()));
         }
         self.with_machine(id, |machine| machine.handle_all_available(now_ms, offered)).await;
+    }
+
+    /// Whether a device offers itself for a run's task and has the run's tags.
+    fn may_take_part(&self, device: DeviceId, run: &Run) -> bool {
+        self.fleet.offers(device, &run.record.name) && self.registrar.standings.tags.open_to(device, &run.record.tags)
+    }
+
+    /// Tells those who know of a run that it is over.
+    fn tell_end(&self, id: RunId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        for device in self.fleet.devices().into_iter().filter(|device| self.may_take_part(*device, run)) {
+            self.fleet.send(device, ToClient::RunEnd(id));
+        }
     }
 
     async fn admit_header(&mut self, device: DeviceId, header: &BlobHeader) -> HeaderReply {
@@ -361,9 +374,7 @@ impl Hub {
             run.open = None;
             self.recorder.run(Action::RunFailed, id).await;
             self.staging.forget_kept(id);
-            for device in self.fleet.devices() {
-                self.fleet.send(device, ToClient::RunEnd(id));
-            }
+            self.tell_end(id);
             self.worker.queue(Job::Close(id)).await;
         }
     }
@@ -421,13 +432,9 @@ impl Hub {
             }
             self.worker.queue(Job::Note(Box::new(run.record.clone()), None)).await;
             self.worker.queue(Job::Close(id)).await;
-            let (name, withdrawn) = (run.record.name.clone(), run.withdrawal.is_some());
+            let withdrawn = run.withdrawal.is_some();
             run.open = None;
-            for device in self.fleet.devices() {
-                if self.fleet.offers(device, &name) {
-                    self.fleet.send(device, ToClient::RunEnd(id));
-                }
-            }
+            self.tell_end(id);
             if withdrawn {
                 self.withdraw(id).await;
             }

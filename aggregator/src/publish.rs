@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use starling_compress::Release;
 use starling_compress::release::ReleaseError;
+use starling_spec::{SpecError, check_tags};
 use starling_store::{Store, StoreError};
 use starling_wire::Digest;
 use starling_wire::limits::{NAME_BYTES_MAX, RELEASE_BYTES_MAX};
@@ -28,6 +29,8 @@ pub(crate) struct Publication {
     pub(crate) file: ReleaseFile,
     /// One more than the last when not given.
     pub(crate) version: Option<u64>,
+    /// Only devices with all of these tags are offered it.
+    pub(crate) tags: Vec<String>,
 }
 
 /// A release's file, still to be checked.
@@ -103,6 +106,9 @@ pub(crate) enum PublishError {
         "version {wanted} is not above the last, {last}: devices never go back; publish the older file as a newer version"
     )]
     Version { wanted: u64, last: u64 },
+    /// Tags that no device can have.
+    #[error("the release's tags cannot be those of a device")]
+    Tags(#[from] SpecError),
     /// Too many tasks.
     #[error("{RELEASES_MAX} tasks have a release already, and no more may")]
     Full,
@@ -126,6 +132,7 @@ pub(crate) fn publish(
     if task.is_empty() || task.len() > NAME_BYTES_MAX {
         return Err(PublishError::Name);
     }
+    check_tags("tags", &wanted.tags)?;
     let path = file.name();
     let bytes = file.read()?;
     let length = bytes.len() as u64;
@@ -148,10 +155,10 @@ pub(crate) fn publish(
         Some(version) => version,
         None => number + 1,
     };
-    let record = ReleaseRecord { task: task.clone(), version, digest, length };
+    let record = ReleaseRecord { task: task.clone(), version, digest, length, tags: wanted.tags.clone() };
     store.put_blob(&digest.to_string(), &bytes)?;
     write(&record)?;
-    shelf.put_release(task, digest, bytes);
+    shelf.put_release(task, digest, bytes, &record.tags);
     if let Some(last) = last.filter(|last| last.digest != digest) {
         store.remove_blob(&last.digest.to_string())?;
     }
@@ -164,7 +171,7 @@ pub(crate) fn put_on_shelf(store: &Store, shelf: &Shelf) -> Result<Vec<ReleaseRe
     let mut releases = records::releases(store)?;
     releases.retain(|release| match store.get_blob(&release.digest.to_string()) {
         Ok(Some(bytes)) => {
-            shelf.put_release(&release.task, release.digest, Bytes::from(bytes));
+            shelf.put_release(&release.task, release.digest, Bytes::from(bytes), &release.tags);
             true
         }
         Ok(None) => {
@@ -222,7 +229,7 @@ mod tests {
             publish(
                 &self.store,
                 &self.shelf,
-                &Publication { task: "sums".into(), file: ReleaseFile::Path(path), version },
+                &Publication { task: "sums".into(), file: ReleaseFile::Path(path), version, tags: vec![] },
                 write(&self.store),
             )
         }
@@ -251,7 +258,7 @@ mod tests {
         assert!(matches!(place.publish(&release(1.0), None), Err(PublishError::Same(7))));
         assert!(matches!(place.publish(&release(2.0), Some(7)), Err(PublishError::Version { wanted: 7, last: 7 })));
         let path = place.folder.path().join("file");
-        let wanted = Publication { task: "other".into(), file: ReleaseFile::Path(path), version: None };
+        let wanted = Publication { task: "other".into(), file: ReleaseFile::Path(path), version: None, tags: vec![] };
         assert!(matches!(
             publish(&place.store, &place.shelf, &wanted, write(&place.store)),
             Err(PublishError::Task { .. })

@@ -35,6 +35,8 @@ pub(crate) struct RunRecord {
     pub(crate) task_blob: String,
     /// The run's seed.
     pub(crate) seed: u64,
+    /// Only devices with all of these tags take part.
+    pub(crate) tags: Vec<String>,
     /// Whether rounds go on.
     pub(crate) state: RunState,
     /// Rounds committed.
@@ -140,6 +142,8 @@ pub(crate) struct ReleaseRecord {
     pub(crate) digest: Digest,
     /// Bytes of the file.
     pub(crate) length: u64,
+    /// Only devices with all of these tags are offered it.
+    pub(crate) tags: Vec<String>,
 }
 
 fn run_key(run: RunId) -> String {

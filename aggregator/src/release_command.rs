@@ -7,6 +7,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use starling_daemon::Exit;
 
+use crate::command::device::given;
 use crate::command::{Ask, print, send};
 
 /// Verbs about releases.
@@ -22,6 +23,9 @@ pub enum ReleaseVerb {
         /// Its version; one more than the task's last when not given
         #[arg(long)]
         version: Option<u64>,
+        /// Only devices that have all of these tags are offered it; those of the task's newest run when not given. `--tags ""` is everybody
+        #[arg(long, value_delimiter = ',')]
+        tags: Option<Vec<String>>,
         /// Which daemon
         #[command(flatten)]
         ask: Ask,
@@ -32,8 +36,9 @@ pub enum ReleaseVerb {
 
 pub(crate) fn execute(verb: ReleaseVerb) -> anyhow::Result<Exit> {
     match verb {
-        ReleaseVerb::Publish { release, task, version, ask } => {
-            let request = json!({ "verb": "release-publish", "task": task, "version": version });
+        ReleaseVerb::Publish { release, task, version, tags, ask } => {
+            let tags = tags.map(given);
+            let request = json!({ "verb": "release-publish", "task": task, "version": version, "tags": tags });
             let answer = send(&ask.daemon()?, request, "release_bytes", &release)
                 .with_context(|| format!("{} was not published", release.display()))?;
             ask.show(&answer, |answer| {

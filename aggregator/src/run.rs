@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use starling_audit::Who;
 use starling_protocol::run::{Action, Answer, Finish, Progress, RunMachine, RunSettings};
-use starling_spec::TaskKind;
+use starling_spec::{TaskFile, TaskKind};
 use starling_wire::{Address, DeviceId, RoundKind, RoundStart, RunId, RunPlan, TaskId, ToClient};
 
 use crate::event::AdminReply;
@@ -50,12 +50,13 @@ pub(crate) struct Open {
 
 impl Run {
     /// The record of a run that has not begun.
-    pub(crate) fn new_record(run: RunId, name: &str, seed: u64) -> RunRecord {
+    pub(crate) fn new_record(run: RunId, task: &TaskFile, seed: u64) -> RunRecord {
         RunRecord {
             run,
-            name: name.to_owned(),
+            name: task.name.clone(),
             task_blob: String::new(),
             seed,
+            tags: task.federation.tags.clone(),
             state: RunState::Running,
             rounds_committed: 0,
             attempt: 1,
@@ -200,6 +201,7 @@ impl Run {
             "run": self.record.run,
             "name": self.record.name,
             "state": self.state(),
+            "tags": self.record.tags,
             "rounds_committed": self.record.rounds_committed,
             "test_accuracy": self.rounds.last().and_then(|round| round.test_accuracy),
         })
@@ -212,6 +214,7 @@ impl Run {
             "run": self.record.run,
             "name": self.record.name,
             "seed": self.record.seed,
+            "tags": self.record.tags,
             "state": self.state(),
             "problem": self.problem,
             "rounds_committed": self.record.rounds_committed,

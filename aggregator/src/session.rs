@@ -128,11 +128,14 @@ impl Session {
     }
 
     async fn send_model(&self, wanted: Fetch) {
-        let Some(offer) = self.context.shelf.find(wanted.run, wanted.digest, wanted.held) else {
+        let offer = self.context.shelf.find(wanted.run, wanted.digest, wanted.held);
+        // A digest that a device knows from elsewhere opens nothing either.
+        let tags = &self.context.registrar.standings.tags;
+        let Some(offer) = offer.filter(|offer| tags.open_to(self.device, &offer.tags)) else {
             let _ = self.outbound.send(ToClient::FetchRefused(wanted.digest, Refusal::UnknownBlob)).await;
             return;
         };
-        let Offer { kind, codec, digest, bytes } = offer;
+        let Offer { kind, codec, digest, bytes, tags: _ } = offer;
         let length = bytes.len() as u64;
         let offset =
             wanted.offset.min(length) / starling_wire::blob::RESUME_UNIT_BYTES * starling_wire::blob::RESUME_UNIT_BYTES;

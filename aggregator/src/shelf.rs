@@ -1,7 +1,7 @@
 //! The model versions and releases that devices may fetch, encoded once: every connection sends the same bytes.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use starling_wire::{BlobKind, CodecId, Digest, RELEASE_RUN, RunId};
@@ -13,6 +13,8 @@ pub(crate) struct Offer {
     pub(crate) codec: CodecId,
     pub(crate) digest: Digest,
     pub(crate) bytes: Bytes,
+    /// Only devices with all of these tags may have it.
+    pub(crate) tags: Arc<[String]>,
 }
 
 /// The newest version of one run, and how to get to it from the one before.
@@ -32,22 +34,29 @@ pub(crate) struct Shelf {
 
 impl Shelf {
     /// Offers the version of `digest`, and `difference` (previous version, bytes) to those who hold that one.
-    pub(crate) fn put(&self, run: RunId, whole: (CodecId, Digest, Bytes), difference: Option<(Digest, Bytes)>) {
+    pub(crate) fn put(
+        &self,
+        run: RunId,
+        whole: (CodecId, Digest, Bytes),
+        difference: Option<(Digest, Bytes)>,
+        tags: &[String],
+    ) {
         let (codec, digest, bytes) = whole;
-        let whole = Offer { kind: BlobKind::Model, codec, digest, bytes };
+        let tags: Arc<[String]> = tags.into();
+        let whole = Offer { kind: BlobKind::Model, codec, digest, bytes, tags: Arc::clone(&tags) };
         let from_previous = difference.map(|(held, bytes)| {
             let digest = Digest::of(&bytes);
-            (held, Offer { kind: BlobKind::Difference, codec, digest, bytes })
+            (held, Offer { kind: BlobKind::Difference, codec, digest, bytes, tags })
         });
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.insert(run, Slot { whole, from_previous });
     }
 
     /// Offers the release of `task`, in place of the one before.
-    pub(crate) fn put_release(&self, task: &str, digest: Digest, bytes: Bytes) {
+    pub(crate) fn put_release(&self, task: &str, digest: Digest, bytes: Bytes, tags: &[String]) {
         // A release says itself how it is encoded.
         let codec = CodecId { family: 0, parameter: 0 };
-        let offer = Offer { kind: BlobKind::Release, codec, digest, bytes };
+        let offer = Offer { kind: BlobKind::Release, codec, digest, bytes, tags: tags.into() };
         self.releases.lock().unwrap_or_else(PoisonError::into_inner).insert(task.to_owned(), offer);
     }
 

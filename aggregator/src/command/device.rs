@@ -58,6 +58,17 @@ pub enum DeviceVerb {
         #[arg(long)]
         any_key: bool,
     },
+    /// Say which tags a device has: tasks and releases that name tags are for devices that have all of them
+    Tag {
+        /// The device's id, the beginning of it, or its name
+        device: String,
+        /// All its tags from now on, separated by commas; `--tags ""` is none
+        #[arg(long, value_delimiter = ',', required = true)]
+        tags: Vec<String>,
+        /// Which daemon
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Write the revocation list for other tools
     Crl {
         /// The file
@@ -77,6 +88,11 @@ pub struct Which {
     /// Which daemon
     #[command(flatten)]
     ask: Ask,
+}
+
+/// Tags as they were given: none where they are one empty word.
+pub(crate) fn given(tags: Vec<String>) -> Vec<String> {
+    if tags == [""] { Vec::new() } else { tags }
 }
 
 /// A span of time with its unit, in seconds.
@@ -109,6 +125,13 @@ pub(super) fn execute(verb: DeviceVerb) -> anyhow::Result<Exit> {
         DeviceVerb::Forget(what) => forget::execute(&what),
         DeviceVerb::Suspend(which) => decide("device-suspend", &which, false),
         DeviceVerb::Resume { which, any_key } => decide("device-resume", &which, any_key),
+        DeviceVerb::Tag { device, tags, ask } => {
+            let request = json!({ "verb": "device-tag", "device": device, "tags": given(tags) });
+            print(&ask, &request, |answer| {
+                let word = |key: &str| answer[key].as_str().unwrap_or("?").to_owned();
+                println!("{} {} has the tags {}", word("device"), word("name"), answer["tags"]);
+            })
+        }
         DeviceVerb::Crl { out, ask } => {
             let answer = ask.daemon()?.ask(&json!({ "verb": "device-crl" }))?;
             let list = answer["crl_pem"].as_str().context("the aggregator sent no list")?;

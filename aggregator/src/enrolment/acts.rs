@@ -42,6 +42,12 @@ pub(crate) fn joined(device: DeviceId, name: &str, from: SocketAddr, key: &Publi
     Act { entry: worded(Who::Certificate(Role::Device, device), Action::DeviceEnrolled, "joined"), field: Some(field) }
 }
 
+/// The operator has given a device other tags.
+pub(crate) fn tagged(who: Who, device: DeviceId, tags: usize) -> Act {
+    let about = About { device: Some(device), count: u64::try_from(tags).ok(), ..About::default() };
+    Act { entry: Entry::done(who, Action::DeviceTagged, about), field: None }
+}
+
 /// An administrator has a certificate.
 pub(crate) fn issued(who: Who, identity: &Identity, until_unix_s: u64) -> Act {
     let Identity { id, role, name } = identity;

@@ -23,12 +23,6 @@ use super::standings::Standing;
 const TABLE: &str = "device";
 const GONE: &str = "forgotten";
 
-/// Tags of one device; with [`TAG_BYTES_MAX`] they stay a quarter of a record.
-pub(super) const TAGS_MAX: usize = 16;
-
-/// Bytes of one tag.
-pub(super) const TAG_BYTES_MAX: usize = 48;
-
 /// Serial numbers that are kept for the revocation list: those of certificates that may be valid still. A device that
 /// is renewed at a third of its certificate's life has three of them; older ones go first.
 const SERIALS_MAX: usize = 16;

@@ -41,6 +41,7 @@ const FLOOR_KEY: &str = "floor";
 pub(crate) enum Verb {
     Invite { name: Option<String>, tags: Vec<String>, expires_s: Option<u64>, open: bool },
     List { pending: bool, connected: Vec<DeviceId> },
+    Tag { device: DeviceId, tags: Vec<String> },
     Issue(IssueRequest),
     ListOperators { connected: Vec<DeviceId> },
     Decide { device: DeviceId, state: DeviceState, any_key: bool, word: &'static str },
@@ -53,6 +54,7 @@ impl Verb {
         match self {
             Verb::Invite { .. } => "device-invite",
             Verb::List { .. } => "device-list",
+            Verb::Tag { .. } => "device-tag",
             Verb::Issue(_) => "operator-issue",
             Verb::ListOperators { .. } => "operator-list",
             Verb::Decide { word, .. } => word,
@@ -318,6 +320,7 @@ impl State {
         let mut act = match &verb {
             Verb::Invite { name, .. } => Some(acts::invitation(who, name.clone().unwrap_or_default())),
             Verb::Decide { device, state, .. } => Some(acts::decision(who, *device, before, *state)),
+            Verb::Tag { device, tags } => Some(acts::tagged(who, *device, tags.len())),
             // Its record names the id, which is not there yet: the registry makes it.
             Verb::Issue(_) | Verb::List { .. } | Verb::ListOperators { .. } | Verb::Crl => None,
         };
@@ -356,6 +359,10 @@ impl State {
                 };
                 let line = |record: &DeviceRecord| line(record, connected.contains(&record.id), now_s);
                 Ok(self.registry.records().filter(wanted).map(line).collect())
+            }
+            Verb::Tag { device, tags } => {
+                let record = self.registry.tag(device, tags)?;
+                Ok(json!({ "device": record.id.to_string(), "name": record.name, "tags": record.tags }))
             }
             Verb::Issue(request) => {
                 let (id, certificate_pem, ca_pem) = self.registry.issue(now_s, &request, who)?;

@@ -92,7 +92,10 @@ impl Registry {
         let gone: BTreeMap<_, _> = devices::gone(&store)?.into_iter().collect();
         let records = devices::all(&store)?.into_iter().filter(|record| !gone.contains_key(&record.id));
         let devices: BTreeMap<_, _> = records.map(|record| (record.id, record)).collect();
-        devices.values().for_each(|record| standings.set(record.id, record.standing()));
+        for record in devices.values() {
+            standings.set(record.id, record.standing());
+            standings.tags.set(record.id, &record.tags);
+        }
         gone.keys().for_each(|device| standings.bar(*device, Refusal::Revoked));
         let tokens = Tokens::load(&store)?;
         let (limiter, unwritten, acts) = Default::default();
@@ -104,6 +107,7 @@ impl Registry {
         devices::put(&self.store, &record, &mut batch)?;
         self.store.commit(batch)?;
         self.standings.set(record.id, record.standing());
+        self.standings.tags.set(record.id, &record.tags);
         self.unwritten.remove(&record.id);
         self.devices.insert(record.id, record);
         Ok(())

@@ -7,6 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use starling_store::Store;
 use starling_wire::{DeviceId, PublicKey, Refusal};
 
+use super::tags::Tags;
+
 /// One device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
@@ -20,6 +22,7 @@ pub(crate) struct Standing {
 /// All devices that there is anything to know of.
 #[derive(Default)]
 pub(crate) struct Standings {
+    pub(crate) tags: Tags,
     known: RwLock<BTreeMap<DeviceId, Standing>>,
     /// Knows who was forgotten, also where the records of that were lost with a disk.
     store: Option<Arc<Store>>,

@@ -63,13 +63,17 @@ impl Hub {
                 }
             }
             AdminRequest::RunRemove { run } => return self.remove(RunId(run), who, reply).await,
-            AdminRequest::ReleasePublish { task, path, version, release_bytes: _ } => {
+            AdminRequest::ReleasePublish { task, path, version, release_bytes: _, tags } => {
                 let Some(file) = path.map(ReleaseFile::Path).or(upload.map(ReleaseFile::Bytes)) else {
                     self.recorder.could_not(who, verb).await;
                     let _ = reply.send(Err("the release is missing".into()));
                     return;
                 };
-                return self.publish(Publication { task, file, version }, who, reply).await;
+                // Whoever may not take part in learning a model is not offered what it becomes, unless somebody says so.
+                let newest =
+                    || self.runs.values().rfind(|run| run.record.name == task).map(|run| run.record.tags.clone());
+                let tags = tags.or_else(newest).unwrap_or_default();
+                return self.publish(Publication { task, file, version, tags }, who, reply).await;
             }
             AdminRequest::Keep { request } => {
                 self.recorder.looked(who, verb).await;
@@ -94,6 +98,7 @@ impl Hub {
                 let connected = self.administrators.values().map(|link| link.peer().id).collect();
                 return self.registrar.verb(Verb::ListOperators { connected }, who, reply);
             }
+            AdminRequest::DeviceTag { device, tags } => return self.tag(device, tags, who, reply).await,
             AdminRequest::DeviceApprove { device } => {
                 return self.decide((verb, device), DeviceState::Active, false, who, reply).await;
             }
@@ -138,7 +143,7 @@ impl Hub {
             }
         };
         let id = self.next_run();
-        let record = Run::new_record(id, &task.name, request.seed);
+        let record = Run::new_record(id, &task, request.seed);
         let mut run = Run::stored(record.clone(), Vec::new(), None);
         run.starter = Some((who, reply));
         self.runs.insert(id, run);

@@ -13,7 +13,7 @@ use crate::records::ReleaseRecord;
 use crate::worker::Job;
 
 fn offer(release: &ReleaseRecord) -> ToClient {
-    let ReleaseRecord { task, version, digest, length } = release.clone();
+    let ReleaseRecord { task, version, digest, length, tags: _ } = release.clone();
     ToClient::Release(ReleaseOffer { task, version, digest, length })
 }
 
@@ -26,8 +26,8 @@ impl Hub {
     pub(super) fn published(&mut self, published: Result<ReleaseRecord, String>, reply: AdminReply) {
         let answer = published.map(|release| {
             tracing::info!(task = release.task, version = release.version, digest = %release.digest, "a release is published");
-            let devices: Vec<DeviceId> = self.fleet.devices();
-            let offered = devices.into_iter().filter(|device| self.fleet.offers(*device, &release.task));
+            let devices = self.fleet.devices().into_iter();
+            let offered = devices.filter(|device| self.may_have(*device, &release));
             let offered = offered.inspect(|device| self.fleet.send(*device, offer(&release))).count();
             let answer = json!({
                 "task": release.task,
@@ -43,9 +43,14 @@ impl Hub {
         let _ = reply.send(answer.map(Into::into));
     }
 
+    /// Whether a device offers itself for a release's task and has the release's tags.
+    fn may_have(&self, device: DeviceId, release: &ReleaseRecord) -> bool {
+        self.fleet.offers(device, &release.task) && self.registrar.standings.tags.open_to(device, &release.tags)
+    }
+
     /// Offers a device the releases of the tasks that it offers itself for.
     pub(super) fn offer_releases(&self, device: DeviceId) {
-        for release in self.releases.values().filter(|release| self.fleet.offers(device, &release.task)) {
+        for release in self.releases.values().filter(|release| self.may_have(device, release)) {
             self.fleet.send(device, offer(release));
         }
     }
@@ -69,7 +74,9 @@ impl Hub {
     fn release_line(&self, release: &ReleaseRecord) -> Value {
         let (mut devices, mut hold, mut serve, mut serve_another) = (0, 0, 0, 0);
         let mut refused: BTreeMap<&'static str, u32> = BTreeMap::new();
-        for report in self.fleet.releases(&release.task) {
+        let tags = &self.registrar.standings.tags;
+        for (_, report) in self.fleet.releases(&release.task).filter(|(device, _)| tags.open_to(*device, &release.tags))
+        {
             devices += 1;
             let Some(report) = report else { continue };
             let current = (report.version, report.digest) == (release.version, release.digest);
@@ -91,6 +98,7 @@ impl Hub {
             "version": release.version,
             "digest": release.digest.to_string(),
             "bytes": release.length,
+            "tags": release.tags,
             "devices": devices,
             "hold": hold,
             "serve": serve,

@@ -3,7 +3,8 @@
 use starling_audit::Who;
 use starling_net::AdminLink;
 use starling_protocol::run::Expelled;
-use starling_wire::{DeviceId, Refusal};
+use starling_spec::check_tags;
+use starling_wire::{DeviceId, Refusal, RunId, ToClient};
 use tokio::sync::oneshot;
 
 use super::Hub;
@@ -65,6 +66,45 @@ impl Hub {
             self.bar(device, state, state == DeviceState::Revoked).await;
         }
         self.registrar.verb(Verb::Decide { device, state, any_key, word }, who, reply);
+    }
+
+    /// The operator's word on what a device may have: it counts at once and is answered when it is durable. Of runs whose tags it lost it
+    /// hears no more, and of those that it may have now it hears; what it contributed stays.
+    pub(super) async fn tag(&mut self, text: String, tags: Vec<String>, who: Who, reply: AdminReply) {
+        let found = match check_tags("tags", &tags) {
+            Ok(()) => self.registrar.find(text).await,
+            Err(error) => Err(error.to_string()),
+        };
+        let device = match found {
+            Ok(device) => device,
+            Err(error) => {
+                self.recorder.could_not(who, "device-tag").await;
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        let may = |hub: &Self| -> Vec<RunId> {
+            let open = hub.runs.iter().filter(|(_, run)| run.open.is_some());
+            open.filter(|(_, run)| hub.may_take_part(device, run)).map(|(id, _)| *id).collect()
+        };
+        let before = may(self);
+        self.registrar.standings.tags.set(device, &tags);
+        let after = may(self);
+        let now_ms = self.now_ms();
+        for id in before.iter().copied().filter(|id| !after.contains(id)) {
+            self.fleet.send(device, ToClient::RunEnd(id));
+            self.with_machine(id, |machine| {
+                let address = machine.address();
+                machine.handle_out(now_ms, device, &address);
+                machine.handle_gone(now_ms, device);
+            })
+            .await;
+        }
+        for id in after.into_iter().filter(|id| !before.contains(id)) {
+            self.introduce(id, &[device]).await;
+        }
+        self.offer_releases(device);
+        self.registrar.verb(Verb::Tag { device, tags }, who, reply);
     }
 
     /// Throws a device out now, ahead of the disk: its connection ends, no round waits for it, and with `take_out` what it

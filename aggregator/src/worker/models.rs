@@ -70,7 +70,8 @@ impl State {
         let attempt_first = attempt_first(self.store.era()?);
         let tensors = manifest.tensors.len();
         let loaded = Loaded { record, plan, task: Arc::new(task), numerics, reference, tensors, attempt_first };
-        self.shelf.put(loaded.record.run, (reference.codec, reference.digest, version.encoded().clone()), None);
+        let whole = (reference.codec, reference.digest, version.encoded().clone());
+        self.shelf.put(loaded.record.run, whole, None, &loaded.record.tags);
         let model = Model { loaded: loaded.clone(), version, fold: None, loss_sum: 0.0 };
         self.models.insert(loaded.record.run, model);
         Ok(loaded)
@@ -147,7 +148,8 @@ impl State {
         let wanted = model.loaded.task.update.difference && plan.update.down != CodecSpec::F32;
         let difference = wanted.then(|| difference::encode(&old.1, version.encoded())).flatten();
         let whole = (reference.codec, reference.digest, version.encoded().clone());
-        self.shelf.put(run, whole, difference.map(|bytes| (old.0, Bytes::from(bytes))));
+        let difference = difference.map(|bytes| (old.0, Bytes::from(bytes)));
+        self.shelf.put(run, whole, difference, &model.loaded.record.tags);
         model.loaded.reference = reference;
         model.version = version;
         let loaded = model.loaded.clone();

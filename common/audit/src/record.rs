@@ -156,6 +156,8 @@ actions! {
     DamageFound = "damage-found";
     /// An administrator's certificate was issued; `word` is its role.
     CertificateIssued = "certificate-issued";
+    /// A device has other tags; `count` is how many.
+    DeviceTagged = "device-tagged";
 }
 
 impl fmt::Display for Action {

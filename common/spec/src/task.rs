@@ -3,6 +3,7 @@
 //! TOML, unknown keys refused; every error names its key. `--set key=value` overrides any key before the file is checked.
 
 mod federation;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod train;
@@ -16,6 +17,7 @@ use crate::error::SpecError;
 use crate::layer::Layer;
 
 pub use federation::{FederationSection, Goal, Participation, Partition, Strategy};
+pub use tags::{TAG_BYTES_MAX, TAGS_MAX, check_tags};
 pub use train::{Optimizer, Schedule, TrainSettings, WeightForm};
 
 /// A task file.
@@ -283,6 +285,7 @@ impl TaskFile {
                 "devices evaluate on what they hold out: federation.holdout has to be above 0",
             ));
         }
+        check_tags("federation.tags", &self.federation.tags)?;
         if !(self.train.lr.is_finite() && self.train.lr > 0.0) {
             return Err(SpecError::value("train.lr", self.train.lr, "expected a finite number above 0"));
         }

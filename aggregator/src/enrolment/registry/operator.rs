@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 
 use starling_audit::Who;
+use starling_spec::check_tags;
 use starling_store::Batch;
 use starling_wire::{DeviceId, Identity, JoinString, ParseIdError, PublicKey, Role, Token};
 
 use super::{OFF, Registry};
 use crate::enrolment::acts;
-use crate::enrolment::devices::{DeviceRecord, DeviceState, TAG_BYTES_MAX, TAGS_MAX};
+use crate::enrolment::devices::{DeviceRecord, DeviceState};
 use crate::enrolment::tokens::Invitation;
 use crate::event::IssueRequest;
 use crate::worker::chain;
@@ -45,7 +46,7 @@ impl Registry {
                 "the aggregator listens on every address: say in `[enrolment] address` which one devices dial".into()
             );
         }
-        check_tags(&tags)?;
+        check_tags("tags", &tags).map_err(|error| error.to_string())?;
         let expires_s = expires_s.unwrap_or(INVITATION_S);
         if expires_s == 0 || expires_s > INVITATION_S_MAX {
             return Err(format!("an invitation is good for 1 to {INVITATION_S_MAX} seconds, not {expires_s}"));
@@ -182,6 +183,24 @@ impl Registry {
         Ok(record)
     }
 
+    /// The tags of a device, in place of those that it had.
+    pub(in crate::enrolment) fn tag(&mut self, device: DeviceId, tags: Vec<String>) -> Result<DeviceRecord, String> {
+        let tagged = check_tags("tags", &tags).map_err(|error| error.to_string()).and_then(|()| {
+            let known = self.devices.get(&device).cloned();
+            let mut record =
+                known.ok_or_else(|| format!("no device {device} is known here; `device list` names them"))?;
+            record.tags = tags;
+            self.keep(record.clone(), Batch::new()).map_err(|error| chain(&error))?;
+            Ok(record)
+        });
+        if tagged.is_err() {
+            // They may have counted ahead of this.
+            let before = self.devices.get(&device).map_or(&[][..], |record| &record.tags);
+            self.standings.tags.set(device, before);
+        }
+        tagged
+    }
+
     /// The device that `text` means: an id, the beginning of one, or a name that only one device has.
     pub(in crate::enrolment) fn find(&self, text: &str) -> Result<DeviceId, String> {
         let text = text.trim();
@@ -238,12 +257,4 @@ impl Registry {
         }
         issuer.authority.revocation_list(&revoked, now_s, LIST_S).map_err(|error| chain(&error))
     }
-}
-
-fn check_tags(tags: &[String]) -> Result<(), String> {
-    let good = |tag: &String| !tag.is_empty() && tag.len() <= TAG_BYTES_MAX && !tag.contains(char::is_control);
-    if tags.len() > TAGS_MAX || !tags.iter().all(good) {
-        return Err(format!("a device has at most {TAGS_MAX} tags of 1 to {TAG_BYTES_MAX} printable bytes"));
-    }
-    Ok(())
 }

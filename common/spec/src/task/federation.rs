@@ -103,6 +103,10 @@ pub struct FederationSection {
     /// The seed of the devices' hold-outs, where it is not the run's: runs that follow each other then hold the same rows out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holdout_seed: Option<u64>,
+    /// Only devices that have all of these tags take part; the others do not hear of the run. None: every device that offers itself.
+    /// Simulated devices have every tag.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
 }
 
 impl Default for FederationSection {
@@ -123,6 +127,7 @@ impl Default for FederationSection {
             evaluate_every: 0,
             goal: Goal::Train,
             holdout_seed: None,
+            tags: Vec::new(),
         }
     }
 }
