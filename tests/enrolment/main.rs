@@ -7,3 +7,4 @@ mod renew;
 mod revoke;
 mod scanner;
 mod scene;
+mod tags;
