@@ -82,7 +82,10 @@ fn a_run_and_a_release_with_tags_reach_the_devices_that_have_them_and_no_other_h
     let said = clients[2].stderr().join("\n");
     assert!(!said.contains("a run is offered") && !said.contains("a release"), "{said}");
     let told = clients[0].stderr().join("\n");
-    assert!(told.contains("a run is offered") && told.contains("a release"), "the others say what they hear of: {told}");
+    assert!(
+        told.contains("a run is offered") && told.contains("a release"),
+        "the others say what they hear of: {told}"
+    );
     let log = scene.audit_log();
     assert_eq!(log.iter().filter(|record| record["what"] == "device-tagged").count(), 2);
     let none = scene.device("none").expect("listed")["device"].clone();
