@@ -71,7 +71,7 @@ impl Aggregator {
         let link = match self.endpoint.accept().await.expect("the endpoint is open") {
             Incoming::Connected(link) => link,
             Incoming::Failed(failure) => panic!("{failure}"),
-            Incoming::Joining(link) => panic!("nobody joins here: {link:?}"),
+            other => panic!("nobody else comes here: {other:?}"),
         };
         let (_, mut control) = greet_device(&link, epoch, &[Role::Device], WAIT).await.expect("a hello");
         let Ok(Some(ToAggregator::Available(available))) = control.recv().await else { panic!("no tasks") };
