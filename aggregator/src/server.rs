@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use starling_net::{Credentials, Endpoint, Incoming, Link, Transport, greet_device_if};
 use starling_store::Store;
-use starling_wire::{DeviceId, Identity, Refusal, Role, RunId, ToClient};
+use starling_wire::{Refusal, Role, RunId, ToClient};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::access::{Caller, Door};
@@ -170,7 +170,7 @@ async fn accept(endpoint: Endpoint, context: Context, epoch: u64, connections_ma
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            let (device, who) = described(&link, &context);
+            let (device, who) = context.registrar.described(link.peer(), link.remote_addr());
             link.close(Refusal::Busy);
             let _ = context.events.send(Event::TurnedAway { device, who, reason: Refusal::Busy }).await;
             continue;
@@ -183,15 +183,6 @@ async fn accept(endpoint: Endpoint, context: Context, epoch: u64, connections_ma
     }
 }
 
-/// A peer whose certificate is good, for the operator. The name of a device that was forgotten is said to nobody.
-fn described(link: &Link, context: &Context) -> (Option<DeviceId>, String) {
-    let Identity { id, role, name } = link.peer();
-    let forgotten = context.registrar.standings.is_forgotten(*id);
-    let who =
-        if forgotten { format!("forgotten {role} {id}") } else { format!("{role} {name} at {}", link.remote_addr()) };
-    ((*role == Role::Device).then_some(*id), who)
-}
-
 async fn welcome(link: Link, context: Context, epoch: u64) {
     let standings = &context.registrar.standings;
     let admit = |link: &Link| standings.admit(link.peer().id, link.peer_leaf().key.as_ref());
@@ -199,7 +190,7 @@ async fn welcome(link: Link, context: Context, epoch: u64) {
         Ok(greeted) => greeted,
         Err(error) => {
             if let Some(reason) = error.refusal() {
-                let (device, who) = described(&link, &context);
+                let (device, who) = context.registrar.described(link.peer(), link.remote_addr());
                 let _ = context.events.send(Event::TurnedAway { device, who, reason }).await;
             }
             return;

@@ -76,7 +76,7 @@ impl Remote {
     }
 
     async fn turned_away(&self, link: &AdminLink, reason: Refusal) {
-        let who = format!("{} {} at {}", link.peer().role, link.peer().name, link.remote_addr());
-        let _ = self.events.send(Event::TurnedAway { who, reason }).await;
+        let (device, who) = self.registrar.described(link.peer(), link.remote_addr());
+        let _ = self.events.send(Event::TurnedAway { device, who, reason }).await;
     }
 }

@@ -37,12 +37,11 @@ pub struct Forget {
 }
 
 pub(super) fn execute(forget: &Forget) -> anyhow::Result<Exit> {
-    let config = AggregatorConfig::load(&forget.ask.config)?;
-    let socket = config.admin_socket();
+    let daemon = forget.ask.daemon()?;
     if let Some(out) = &forget.out {
         ensure!(!out.exists(), "{} is there already; name another file", out.display());
     }
-    let plan = crate::admin::ask(&socket, &json!({ "verb": "device-forget-plan", "device": forget.device }))?;
+    let plan = daemon.ask(&json!({ "verb": "device-forget-plan", "device": forget.device }))?;
     if plan["certificate"].is_null() {
         if forget.dry_run && forget.ask.json {
             println!("{plan}");
@@ -56,7 +55,7 @@ pub(super) fn execute(forget: &Forget) -> anyhow::Result<Exit> {
     }
     // By its id: a name may be given to another device meanwhile.
     let request = json!({ "verb": "device-forget", "device": plan["device"], "unlearn": forget.unlearn });
-    let answer = crate::admin::ask(&socket, &request)?;
+    let answer = daemon.ask(&request)?;
     let text = answer["certificate"].as_str().context("the aggregator sent no certificate")?;
     if let Some(out) = &forget.out {
         let write = || {
@@ -72,7 +71,8 @@ pub(super) fn execute(forget: &Forget) -> anyhow::Result<Exit> {
         (true, _) => println!("{answer}"),
         (false, None) => print!("{text}"),
         (false, Some(out)) => {
-            let key = crate::audit::public_file(&config.state_dir);
+            let config = forget.ask.which.config.as_deref().map(AggregatorConfig::load).transpose()?;
+            let key = config.map_or_else(|| "audit.pub".into(), |config| crate::audit::public_file(&config.state_dir));
             eprintln!("the certificate is in {}; anybody can check it:", out.display());
             eprintln!("  starling-aggregator audit certificate {} --key {}", out.display(), key.display());
         }

@@ -187,6 +187,14 @@ impl Registrar {
         }
     }
 
+    /// A peer whose certificate is good, for the operator. The name of a device that was forgotten is said to nobody.
+    pub(crate) fn described(&self, peer: &Identity, at: SocketAddr) -> (Option<DeviceId>, String) {
+        let Identity { id, role, name } = peer;
+        let forgotten = self.standings.is_forgotten(*id);
+        let who = if forgotten { format!("forgotten {role} {id}") } else { format!("{role} {name} at {at}") };
+        ((*role == Role::Device).then_some(*id), who)
+    }
+
     /// The device that an operator means.
     pub(crate) async fn find(&self, text: String) -> Result<DeviceId, String> {
         let (reply, answer) = oneshot::channel();

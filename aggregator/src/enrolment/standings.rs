@@ -37,7 +37,7 @@ impl fmt::Debug for Standings {
 impl Standings {
     /// Of nobody yet.
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self { known: RwLock::default(), store: Some(store) }
+        Self { tags: Tags::default(), known: RwLock::default(), store: Some(store) }
     }
 
     /// Whether a device was forgotten.

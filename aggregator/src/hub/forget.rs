@@ -92,7 +92,7 @@ impl Hub {
                 let new = self.next_run();
                 let mut task = start.task;
                 task.federation.devices_min = devices_min(task.federation.devices_min, forgetting.devices_left);
-                let mut record = Run::new_record(new, &task.name, seed);
+                let mut record = Run::new_record(new, &task, seed);
                 record.origin = Some((id, version));
                 record.version = version;
                 record.rounds_committed = start.kept.as_ref().map_or(0, |kept| kept.round);

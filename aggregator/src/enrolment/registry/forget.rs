@@ -2,7 +2,7 @@
 //! worker afterwards.
 
 use starling_store::Batch;
-use starling_wire::{DeviceId, Refusal};
+use starling_wire::{DeviceId, Refusal, Role};
 
 use super::Registry;
 use crate::enrolment::devices::{self, DeviceRecord, DeviceState, Gone};
@@ -16,7 +16,9 @@ impl Registry {
 
     /// What is known of a device that may be forgotten, and how many others belong to the fleet.
     pub(in crate::enrolment) fn known(&self, device: DeviceId) -> (Option<DeviceRecord>, u32) {
-        let others = |record: &&DeviceRecord| record.id != device && record.state == DeviceState::Active;
+        let others = |record: &&DeviceRecord| {
+            record.id != device && record.role == Role::Device && record.state == DeviceState::Active
+        };
         let left = self.devices.values().filter(others).count();
         (self.devices.get(&device).cloned(), u32::try_from(left).unwrap_or(u32::MAX))
     }
@@ -24,6 +26,7 @@ impl Registry {
     /// Takes a device out of everything that is known here, durably: a crash after this is followed by the rest of its erasure.
     pub(in crate::enrolment) fn retire(&mut self, now_s: u64, device: DeviceId, unlearn: bool) -> Result<(), String> {
         self.standings.bar(device, Refusal::Revoked);
+        self.standings.tags.set(device, &[]);
         self.unwritten.remove(&device);
         let record = self.devices.remove(&device);
         if self.gone.contains_key(&device) {
