@@ -12,7 +12,7 @@
 //! held here: 3, 4, 5, 6, 8, 12. The worker also keeps the audit log, whose record of an act is durable no later than the act.
 
 mod access;
-pub mod admin;
+mod admin;
 mod audit;
 pub mod command;
 pub mod config;

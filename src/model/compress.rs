@@ -246,7 +246,7 @@ impl Side {
             (None, _) => Ok(Self::Rows),
             (Some(None), None) => SimulatedFleet::new(input).map(Self::Simulated),
             (Some(Some(run)), Some(config)) => {
-                let fleet = LiveFleet::new(config, &input.task.name)?;
+                let mut fleet = LiveFleet::new(config, &input.task.name)?;
                 let origin = fleet.origin(run, &input.plan)?;
                 *input = input.under(origin.seed)?;
                 Ok(Self::Live(fleet, origin.parameters))

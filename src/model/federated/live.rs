@@ -1,13 +1,12 @@
 //! The fleet of a running aggregator: each run is started, watched, taken out and removed over the operator's socket.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use starling_aggregator::admin;
-use starling_aggregator::config::AggregatorConfig;
+use starling_aggregator::{AggregatorConfig, Daemon};
 use starling_exchange::{Layout, read_safetensors, write_safetensors};
 use starling_protocol::run::{Answer, HeldOut, Ranges};
 use starling_spec::TaskPlan;
@@ -21,8 +20,10 @@ const PAUSES_MS: [u64; 6] = [5, 10, 20, 50, 100, 250];
 
 /// The devices of the task that are connected to an aggregator.
 pub(in crate::model) struct LiveFleet {
-    socket: PathBuf,
+    daemon: Daemon,
     task: String,
+    /// Those of the run whose model is compressed: its compression is for no other devices.
+    tags: Value,
 }
 
 /// The run whose model is compressed.
@@ -36,27 +37,29 @@ pub(in crate::model) struct Origin {
 impl LiveFleet {
     /// The fleet of the aggregator with this configuration, for the task of that name.
     pub(in crate::model) fn new(config: &Path, task: &str) -> Result<Self> {
-        Ok(Self { socket: AggregatorConfig::load(config)?.admin_socket(), task: task.to_owned() })
+        let daemon = Daemon::here(AggregatorConfig::load(config)?.admin_socket());
+        Ok(Self { daemon, task: task.to_owned(), tags: json!([]) })
     }
 
     /// The seed of `run` and the model that it has made; `plan` is that of the task, for its network.
-    pub(in crate::model) fn origin(&self, run: u32, plan: &TaskPlan) -> Result<Origin> {
+    pub(in crate::model) fn origin(&mut self, run: u32, plan: &TaskPlan) -> Result<Origin> {
         let status = self.ask(&json!({ "verb": "run-status", "run": run }))?;
         let name = status["name"].as_str().unwrap_or_default();
         if name != self.task {
             bail!("run {run} is one of task {name:?}, not of {:?}", self.task);
         }
+        self.tags = status["tags"].clone();
         let seed = status["seed"].as_u64().context("the run's status has no seed")?;
         Ok(Origin { seed, parameters: self.export(run, plan)? })
     }
 
     fn ask(&self, request: &Value) -> Result<Value> {
-        Ok(admin::ask(&self.socket, request)?)
+        Ok(self.daemon.ask(request)?)
     }
 
     fn export(&self, run: u32, plan: &TaskPlan) -> Result<Vec<f32>> {
         let mut file = Vec::new();
-        admin::ask_for_file(&self.socket, &json!({ "verb": "run-export", "run": run }), &mut file)?;
+        self.daemon.ask_for_file(&json!({ "verb": "run-export", "run": run }), &mut file)?;
         read_safetensors(&file, &plan.manifest()?, Layout::Starling)
             .with_context(|| format!("run {run} has made another network than that of task {:?}", self.task))
     }
@@ -64,8 +67,11 @@ impl LiveFleet {
     fn start(&self, input: &TaskInput, parameters: &[f32]) -> Result<u32> {
         let text = toml::to_string(&input.task).context("the task of a run cannot be written as TOML")?;
         let file = write_safetensors(&input.plan.manifest()?, parameters, &BTreeMap::new());
-        let request = json!({ "verb": "run-start", "task": text, "seed": input.seed, "weights_bytes": file.len() });
-        let begun = admin::ask_with_file(&self.socket, &request, &mut &*file, file.len() as u64)?;
+        let request = json!({
+            "verb": "run-start", "task": text, "overrides": [["federation.tags", self.tags.to_string()]],
+            "seed": input.seed, "weights_bytes": file.len(),
+        });
+        let begun = self.daemon.ask_with_file(&request, &mut &*file, file.len() as u64)?;
         let run = begun["run"].as_u64().and_then(|run| u32::try_from(run).ok());
         run.context("the aggregator did not name the run")
     }
