@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use starling_daemon::schedule::BackupSection;
 use starling_net::{Path as NetPath, TlsFiles};
 use starling_store::KeySource;
 
@@ -41,6 +42,9 @@ pub struct AggregatorConfig {
     /// Versions that are kept beyond the next one.
     #[serde(default)]
     pub versions: VersionsSection,
+    /// Backups that the daemon makes itself; none when not given.
+    #[serde(default)]
+    pub backup: Option<BackupSection>,
 }
 
 /// `[versions]`: what `device forget --unlearn` can go back to. Without it a run begins anew from its first version.
@@ -109,6 +113,7 @@ impl AggregatorConfig {
             *file = base.join(&*file);
         }
         config.key = config.key.map(|source| source.from_folder(base));
+        config.backup = config.backup.map(|section| section.from_folder(base));
         Ok(config)
     }
 

@@ -94,6 +94,8 @@ pub(crate) enum Event {
     AdministratorGone(usize),
     /// Somebody asked for what is not theirs to do.
     Denied(Denied),
+    /// A backup of the state was made.
+    BackedUp,
     /// What a device that is to be forgotten has contributed to.
     Traced(Box<Forgetting>, Result<Box<Traced>, String>),
     /// A crash interrupted the forgetting of a device; and whether it is to be unlearned.

@@ -209,6 +209,7 @@ impl Hub {
                 Err(error) => self.fail(id, &error).await,
             },
             Event::Published(published, reply) => self.published(published, reply),
+            Event::BackedUp => self.recorder.backed_up().await,
             Event::Traced(forgetting, traced) => self.traced(*forgetting, traced.map(|traced| *traced)).await,
             Event::Unfinished(device, unlearn) => {
                 self.forget_device(device, (false, unlearn), Who::System, None).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use starling_daemon::schedule::Schedule;
 use starling_net::{Credentials, Endpoint, Incoming, Link, Transport, greet_device_if};
 use starling_store::Store;
 use starling_wire::{Refusal, Role, RunId, ToClient};
@@ -71,7 +72,23 @@ pub async fn run(
         // Nobody reads events yet; there are never as many of these as fit.
         let _ = events.try_send(Event::Unfinished(device, gone.unlearn));
     }
-    let making = worker::Making { evaluator, keep: config.versions };
+    let backups = match config.backup {
+        Some(section) => {
+            if let Some(problem) = section.problem() {
+                anyhow::bail!("[backup]: {problem}");
+            }
+            let events = events.downgrade();
+            let made = move || {
+                if let Some(events) = events.upgrade() {
+                    // A hub that is gone writes nothing down.
+                    let _ = events.blocking_send(Event::BackedUp);
+                }
+            };
+            Some(Schedule::start(Arc::clone(&store), section, made)?)
+        }
+        None => None,
+    };
+    let making = worker::Making { evaluator, keep: config.versions, backups };
     let (worker, thread) = Worker::start(Arc::clone(&store), audit, Arc::clone(&shelf), making, events.downgrade())?;
     audit::in_background(Arc::clone(&store), worker.downgrade());
     let (registrar, registering) = Registrar::start(

@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use starling_audit::{About, Action, Contribution, Entry, Who};
 use starling_daemon::keeping::KeepRequest;
+use starling_daemon::schedule::Schedule;
 use starling_spec::{TaskFile, TaskPlan};
 use starling_store::{Batch, Store};
 use starling_update::{Fold, Numerics, Version, admit};
@@ -121,6 +122,7 @@ pub(crate) struct NewRun {
 pub(crate) struct Making {
     pub(crate) evaluator: Option<Arc<dyn Evaluator>>,
     pub(crate) keep: VersionsSection,
+    pub(crate) backups: Option<Schedule>,
 }
 
 /// The way to the worker.
@@ -235,6 +237,9 @@ impl State {
             }
             Job::Commit { address, round, started } => {
                 let committed = self.commit(address, *round, started).map_err(|error| chain(&*error));
+                if let (Some(backups), true) = (&self.making.backups, committed.is_ok()) {
+                    backups.round();
+                }
                 Some(Event::Committed(address.run, committed.map(Box::new)))
             }
             Job::Note(record, round) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use starling_certs::{CertsError, Pair};
+use starling_daemon::schedule::Schedule;
 use starling_net::{Backoff, BindError, Clock, Credentials, CredentialsError, DialError, Endpoint, Transport};
 use starling_protocol::participant::Participant;
 use starling_store::{Store, StoreError};
@@ -61,6 +62,9 @@ pub enum ClientError {
         #[source]
         source: StoreError,
     },
+    /// The thread that makes backups.
+    #[error("[backup]: no thread could be started")]
+    Backups(#[source] std::io::Error),
     /// The socket.
     #[error("no socket to dial from")]
     Bind(#[from] BindError),
@@ -103,6 +107,11 @@ pub async fn run(
     }
     let credentials = credentials.with_clock(clock);
     let shelf = Shelf::open(Arc::clone(&store), identity.id).map_err(state)?;
+    // Until the end of this function.
+    let _backups = match config.backup.clone() {
+        Some(section) => Some(Schedule::start(Arc::clone(&store), section, || ()).map_err(ClientError::Backups)?),
+        None => None,
+    };
     let releases = Arc::new(Releases::open(store, config.task.clone()).map_err(state)?);
     let transport = Transport::on(config.path);
     let endpoint = Endpoint::dialer(config.aggregator, &credentials, &transport)?;

@@ -76,9 +76,18 @@ pub enum Verb {
     /// The keys of the state folder; the client must be stopped.
     #[command(subcommand)]
     Key(KeyVerb),
-    /// Backups of the state folder; the client must be stopped.
+    /// Backups of the state folder. Of a running client they are made by `[backup]` of its configuration; for these it must be stopped.
     #[command(subcommand)]
     Backup(BackupVerb),
+    /// Stop the client and destroy its keys and all that it remembers. Nothing brings that back.
+    Wipe {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// Do it. Without this nothing is done.
+        #[arg(long)]
+        yes: bool,
+    },
     /// What the client of this configuration is doing.
     Status {
         /// The configuration file.
@@ -135,10 +144,32 @@ pub fn run(command: ClientCommand) -> Exit {
         },
         Verb::Key(verb) => kept(keeping::config_of_key(&verb), |state| keeping::key(&verb, state)),
         Verb::Backup(verb) => kept(keeping::config_of_backup(&verb), |state| keeping::backup(&verb, state)),
+        Verb::Wipe { config, yes } => match load(&config) {
+            Ok(config) => wipe(&config, yes),
+            Err(exit) => exit,
+        },
         Verb::Status { config, json } => match load(&config) {
             Ok(config) => status(&config, json),
             Err(exit) => exit,
         },
+    }
+}
+
+fn wipe(config: &ClientConfig, yes: bool) -> Exit {
+    if !yes {
+        eprintln!(
+            "this would stop the client and destroy its keys, its certificate and {}: add --yes",
+            config.state_dir.display()
+        );
+        return Exit::Usage;
+    }
+    match crate::wipe::execute(config) {
+        Ok(said) => {
+            println!("{}", said.join("\n"));
+            Exit::Ok
+        }
+        Err(error @ StoreError::InUse(_)) => complain(&error, Exit::InUse),
+        Err(error) => complain(&error, Exit::Failure),
     }
 }
 
@@ -258,7 +289,7 @@ fn exit_of(error: &ClientError) -> Exit {
         ClientError::Credentials(_) | ClientError::Files(_) | ClientError::Role(_) => Exit::Usage,
         ClientError::State { source: StoreError::InUse(_), .. } => Exit::InUse,
         ClientError::State { source: StoreError::Key(_), .. } => Exit::Usage,
-        ClientError::State { .. } | ClientError::Bind(_) => Exit::Failure,
+        ClientError::State { .. } | ClientError::Bind(_) | ClientError::Backups(_) => Exit::Failure,
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use starling_daemon::config::ConfigError;
+use starling_daemon::schedule::BackupSection;
 use starling_net::TlsFiles;
 use starling_spec::{DataSection, Partition};
 use starling_store::KeySource;
@@ -22,6 +23,9 @@ pub struct ClientConfig {
     /// Where the master key of the state folder comes from; a file beside the folder when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeySource>,
+    /// Backups that the client makes itself while it runs; none when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupSection>,
     /// The network that leads there: `internet` (the default) or `loopback` for larger packets on one machine.
     #[serde(default)]
     pub path: starling_net::Path,
@@ -104,6 +108,9 @@ pub enum ConfigProblem {
     /// Not a public key.
     #[error("audit.key: {0}")]
     AuditKey(#[from] starling_audit::KeyError),
+    /// Backups that would protect from nothing.
+    #[error("{0}")]
+    Backup(&'static str),
     /// A name that no task has.
     #[error("task[{0}].name: expected 1 to {NAME_BYTES_MAX} printable bytes")]
     Name(usize),
@@ -182,6 +189,13 @@ impl ClientConfig {
             *file = folder.join(&file);
         }
         self.key = self.key.map(|source| source.from_folder(&folder));
+        self.backup = self.backup.map(|section| section.from_folder(&folder));
+        if let Some(backup) = &self.backup {
+            let rounds = (backup.every_rounds > 0).then_some("backup.every_rounds: a client commits no rounds");
+            if let Some(problem) = backup.problem().or(rounds) {
+                return Err(ConfigProblem::Backup(problem));
+            }
+        }
         for task in &mut self.task {
             let root = folder.join(task.data.root.as_deref().unwrap_or(""));
             // An empty root means the working folder, which is what an empty folder of the file means as well.

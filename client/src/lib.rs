@@ -34,6 +34,7 @@ pub mod state;
 pub mod status;
 pub mod survey;
 mod transfer;
+mod wipe;
 mod worker;
 
 pub use agent::{ClientError, run};

@@ -1,7 +1,7 @@
-//! A disk is lost while a run is under way: the backup and the recovery key bring the run back, at most one round behind.
+//! A disk is lost while a run is under way: the daemon's own backups and the recovery key bring the run back, at most one round behind.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use starling_testkit::fleet::{PATIENCE, rounds};
@@ -9,7 +9,7 @@ use starling_testkit::process::run;
 
 use crate::world;
 
-/// From the lost disk to a state that the daemon starts with.
+/// From the lost disk to the next committed round.
 const RECOVERY_TIME: Duration = Duration::from_secs(60);
 
 fn starling(arguments: &[&str]) -> (i32, String) {
@@ -17,42 +17,99 @@ fn starling(arguments: &[&str]) -> (i32, String) {
     (status.code().expect("it ended by itself"), out + &err)
 }
 
+fn ok(arguments: &[&str]) -> String {
+    let (code, said) = starling(arguments);
+    assert_eq!(code, 0, "{arguments:?}\n{said}");
+    said
+}
+
+/// The files of all backups, without the lock.
+fn files(backups: &Path) -> Vec<PathBuf> {
+    let within = |folder: &str| fs::read_dir(backups.join(folder)).expect("it is there");
+    let all = ["objects", "backups"].into_iter().flat_map(within);
+    all.map(|entry| entry.expect("an entry").path()).collect()
+}
+
 #[test]
 fn inv5_a_run_comes_back_from_a_lost_disk_with_the_recovery_key_and_not_without_it() {
     let mut fleet = world::fleet(31, 2);
-    fleet.start_aggregator();
-    (0..2).for_each(|index| fleet.start_device(index));
-    let run = fleet.start_run(&world::task(2, 100_000, 8, "quorum = 1.0\n"), 31);
-    fleet.wait_rounds(run, 3);
-
-    let path = |name: &str| fleet.folder().join(name).to_str().expect("a temporary path is text").to_owned();
-    let config = fleet.aggregator_config().to_str().expect("text").to_owned();
+    let folder = fleet.folder().to_owned();
+    let path = |name: &str| folder.join(name).to_str().expect("a temporary path is text").to_owned();
     let (backups, escrow, recovery) = (path("backups"), path("escrow"), path("recovery"));
     let (secret, public) = (format!("{recovery}/recovery.key"), format!("{recovery}/recovery.pub"));
-    let ok = |arguments: &[&str]| {
-        let (code, said) = starling(arguments);
-        assert_eq!(code, 0, "{arguments:?}\n{said}");
-        said
-    };
     ok(&["aggregator", "key", "recovery-init", "--out", &recovery]);
-    ok(&["aggregator", "key", "escrow", "--to", &public, "--out", &escrow, "--config", &config]);
-    ok(&["aggregator", "backup", "create", "--to", &backups, "--config", &config]);
-    let saved = rounds(&fleet.wait_rounds(run, 3)).len();
-    ok(&["aggregator", "backup", "verify", "--from", &backups, "--config", &config]);
+    fleet.aggregator_sections = format!(
+        "[backup]\nto = {backups:?}\nevery_rounds = 1\nkeep = 3\n\
+         [backup.escrow]\nrecovery_pub = {public:?}\nto = {escrow:?}\n"
+    );
+    fleet.start_aggregator();
+    (0..2).for_each(|index| fleet.start_device(index));
+    // Rounds of about a second: longer than a backup takes.
+    let run = fleet.start_run(&world::task(2, 100_000, 60, "quorum = 1.0\n"), 31);
+    fleet.wait_rounds(run, 3);
+    let config = fleet.aggregator_config().to_str().expect("text").to_owned();
+    let list = || ok(&["aggregator", "backup", "list", "--from", &backups]).lines().count();
+    starling_testkit::until("as many backups as are kept", PATIENCE, || {
+        // While one is being made the folder is locked.
+        let (code, said) = starling(&["aggregator", "backup", "list", "--from", &backups]);
+        (code == 0 && said.lines().count() == 3).then_some(())
+    });
 
+    let seen = rounds(&fleet.ask_surely(&serde_json::json!({ "verb": "run-status", "run": run }))).len();
     fleet.aggregator().kill();
-    let state = fleet.aggregator_config().with_file_name("state");
     let began = Instant::now();
+    let state = fleet.aggregator_config().with_file_name("state");
+    let restore = ["aggregator", "backup", "restore", "--from", &backups, "--config", &config];
     fs::remove_dir_all(&state).expect("rm -rf");
     fs::remove_file(state.with_extension("key")).expect("the master key lay beside it");
-    let restore = ["aggregator", "backup", "restore", "--from", &backups, "--config", &config];
     let (code, said) = starling(&restore);
     assert!(code != 0 && said.contains("a backup holds no keys"), "{said}");
+    let other = path("other");
+    ok(&["aggregator", "key", "recovery-init", "--out", &other]);
+    let (code, said) =
+        starling(&[&restore[..], &["--escrow", &escrow, "--recovery-key", &format!("{other}/recovery.key")]].concat());
+    assert!(code != 0 && said.contains("encrypted to this recovery key"), "another key opens nothing: {said}");
     ok(&[&restore[..], &["--escrow", &escrow, "--recovery-key", &secret]].concat());
     fleet.start_aggregator();
-    assert!(began.elapsed() < RECOVERY_TIME, "{:?}", began.elapsed());
-
-    let status = fleet.wait_rounds(run, saved + 1);
+    let request = serde_json::json!({ "verb": "run-status", "run": run });
+    let back = rounds(&fleet.ask_surely(&request)).len();
+    let status = fleet.wait_rounds(run, back + 1);
+    let took = began.elapsed();
     world::assert_rounds_sound(&status);
-    assert!(rounds(&status).len() > saved, "the next round commits");
+    eprintln!(
+        "{} of {seen} rounds were lost; the next one was in after {:.1} s",
+        seen.saturating_sub(back),
+        took.as_secs_f64()
+    );
+    assert!(seen <= back + 1, "{seen} rounds were seen, {back} came back");
+    assert!(took < RECOVERY_TIME, "{took:?}");
+
+    // A byte of any file, at many places: it is named, and a restore takes an older backup.
+    fleet.aggregator().terminate();
+    fleet.aggregator().wait_exit(PATIENCE);
+    assert_eq!(list(), 3);
+    let verify = ["aggregator", "backup", "verify", "--from", &backups, "--config", &config];
+    ok(&verify);
+    for (index, file) in files(Path::new(&backups)).into_iter().enumerate() {
+        let whole = fs::read(&file).expect("read");
+        let mut bytes = whole.clone();
+        let at = index * 977 % bytes.len();
+        bytes[at] ^= 1 << (index % 8);
+        fs::write(&file, bytes).expect("damaged");
+        let (code, said) = starling(&verify);
+        let name = file.file_name().and_then(|name| name.to_str()).expect("text");
+        let named = said.lines().any(|line| line.contains("DAMAGED") && line.contains(name));
+        assert!(code == 5 && named, "byte {at} of {name}: {said}");
+        fs::write(&file, whole).expect("mended");
+    }
+    let newest = files(Path::new(&backups))
+        .into_iter()
+        .filter(|file| file.parent().is_some_and(|of| of.ends_with("backups")))
+        .max();
+    let newest = newest.expect("a manifest");
+    fs::write(&newest, b"rotten").expect("damaged");
+    ["records", "blobs"].iter().for_each(|name| fs::remove_dir_all(state.join(name)).expect("lost again"));
+    let said = ok(&restore);
+    let name = newest.file_name().and_then(|name| name.to_str()).expect("text");
+    assert!(said.contains(&format!("skipped {name}")) && said.contains("restored "), "{said}");
 }

@@ -9,5 +9,6 @@ mod kill_device;
 mod lossy_link;
 mod releases;
 mod sigterm;
+mod unlearn;
 mod weights;
 mod world;

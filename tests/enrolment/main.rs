@@ -8,3 +8,4 @@ mod revoke;
 mod scanner;
 mod scene;
 mod tags;
+mod wipe;

@@ -120,6 +120,11 @@ impl Recorder {
         self.worker.queue(Job::Audit(Box::new(entry), None, Some((answer, reply)))).await;
     }
 
+    /// The daemon has made a backup of its own accord.
+    pub(crate) async fn backed_up(&self) {
+        self.write(Entry::done(Who::System, Action::BackupCreated, About::default()), None).await;
+    }
+
     /// Somebody only looks: recorded the first time, then counted.
     pub(crate) async fn looked(&mut self, who: Who, verb: &'static str) {
         let entry = self.looks.take_about(now_unix_ms(), who, Action::AdminRequest, None, Some(verb));

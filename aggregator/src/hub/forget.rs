@@ -122,9 +122,7 @@ impl Hub {
         run.record.replaced_by = Some(new);
         run.record.version_blob.clear();
         run.record.master_blob.clear();
-        if run.record.state == RunState::Running {
-            run.record.state = RunState::Stopped;
-        }
+        run.record.state = RunState::Stopped;
         self.worker.queue(Job::Withdraw(Box::new(run.record.clone()), first)).await;
     }
 

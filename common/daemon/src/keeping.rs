@@ -15,8 +15,8 @@ use starling_store::{ESCROW_TTL_S, KeySource, Store, StoreError, recover, recove
 use crate::Exit;
 
 /// Backups that are kept when nothing else is said.
-const KEEP: usize = 7;
-const DAY_S: u64 = 24 * 3600;
+pub(crate) const KEEP: usize = 7;
+pub(crate) const DAY_S: u64 = 24 * 3600;
 
 /// Which daemon.
 #[derive(Debug, Clone, Args)]
@@ -142,7 +142,7 @@ pub enum KeepRequest {
 /// What a verb said and how it ended.
 pub type Kept = Result<(Exit, String), StoreError>;
 
-fn now_unix_s() -> u64 {
+pub(crate) fn now_unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

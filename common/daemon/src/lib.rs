@@ -7,6 +7,7 @@ pub mod config;
 pub mod exit;
 pub mod keeping;
 pub mod logging;
+pub mod schedule;
 pub mod signals;
 pub mod usage;
 

@@ -113,7 +113,7 @@ impl BackupError {
 pub(crate) const LINKS_PREFIX: &str = ".backup-";
 
 /// How the names of folders begin into which a backup is restored; they lie beside the state folder.
-const SCRATCH_PREFIX: &str = ".restore-";
+pub(crate) const SCRATCH_PREFIX: &str = ".restore-";
 
 /// Destroys the wraps of a key in the folders that verifications beside `state` use, or have left when they were killed.
 pub(crate) fn destroy_in_scratches(state: &Path, tag: &crate::names::Tag) -> Result<(), StoreError> {

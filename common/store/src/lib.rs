@@ -51,6 +51,7 @@ mod root;
 mod seal;
 mod store;
 mod sync;
+mod wipe;
 
 pub use batch::{Batch, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use compartment::Compartment;
@@ -62,6 +63,7 @@ pub use keys::rotate::{Rotated, rotate};
 pub use keys::source::KeySource;
 pub use root::Anchor;
 pub use store::{Forgotten, Store};
+pub use wipe::{Wiped, destroy_file, wipe};
 
 /// The table that belongs to the store itself. Nobody else's name has a dot in front.
 pub(crate) const OWN_TABLE: &str = ".store";

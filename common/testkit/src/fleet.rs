@@ -33,6 +33,8 @@ pub struct Fleet {
     pub pki: Pki,
     /// Options of `aggregator` that stand in front of its verb, from its next start on.
     pub aggregator_options: Vec<String>,
+    /// What stands at the end of the aggregator's configuration, from its next start on: whole sections.
+    pub aggregator_sections: String,
     binary: PathBuf,
     folder: TempDir,
     data: String,
@@ -53,6 +55,7 @@ impl Fleet {
         Self {
             pki: Pki::new(seed),
             aggregator_options: Vec::new(),
+            aggregator_sections: String::new(),
             binary: binary.into(),
             folder,
             data: data.into(),
@@ -96,9 +99,10 @@ impl Fleet {
         // Written anew at each start: the first one finds the port that the others keep.
         let state = folder.join("state").display().to_string();
         let config = format!(
-            "listen = \"{}\"\nstate_dir = {state:?}\npath = \"loopback\"\n{}",
+            "listen = \"{}\"\nstate_dir = {state:?}\npath = \"loopback\"\n{}\n{}",
             self.address,
-            deployed(&tls).toml()
+            deployed(&tls).toml(),
+            self.aggregator_sections
         );
         std::fs::write(folder.join("config.toml"), config).expect("the folder can be written");
         let config = self.aggregator_config();
