@@ -143,26 +143,27 @@ impl Authority {
 
     /// Signs a new issuing key with the root's and puts it in the place of the old one, whose certificate stays in the folder as
     /// `issuing-retired-SERIAL.pem`. Certificates of both are trusted as long as they are valid, because the fleet trusts the root. Returns
-    /// the name of the retired certificate's file.
+    /// the name of the retired certificate's file, if there was one: where the issuing key is lost, `root.key` and `root.pem` are enough.
     ///
     /// # Errors
     /// If `root.key` is not in the folder: bring it back from offline for this.
-    pub fn roll_issuing(folder: &Path) -> Result<String, CertsError> {
-        let old = Self::open(folder)?;
+    pub fn roll_issuing(folder: &Path) -> Result<Option<String>, CertsError> {
         let root_path = folder.join(ROOT_KEY);
         let root_key = Key::from_pem(&files::read(&root_path, Secrecy::Secret)?)
             .ok_or(CertsError::Content { path: root_path.clone(), expected: "Ed25519 private key of an authority" })?;
-        if old.fingerprint()? != Digest::of(&root_key.subject_public_key_info()) {
+        let root_pem = files::read(&folder.join(ROOT_CERTIFICATE), Secrecy::Public)?;
+        if inspect::parse(&root_pem)?[0].public_key_sha256 != inspect::sha256_hex(&root_key.subject_public_key_info()) {
             return Err(CertsError::KeyMismatch { path: root_path });
         }
-        let root = Issuer::from_ca_cert_pem(&old.root_pem, root_key).map_err(CertsError::Build)?;
+        let root = Issuer::from_ca_cert_pem(&root_pem, root_key).map_err(CertsError::Build)?;
         let mark: String = key::random::<4>()?.iter().map(|byte| format!("{byte:02x}")).collect();
         let key = Key::generate()?;
         let params = ca_params(&format!("Starling issuing {mark}"), ISSUING_DAYS, 0)?;
         let issuing_pem = params.signed_by(&key, &root).map_err(CertsError::Build)?.pem();
-        let serial = &inspect::parse(&old.issuing_pem)?[0].serial;
-        let retired = format!("issuing-retired-{}.pem", &serial[..serial.len().min(16)]);
-        files::write_all(folder, &[(&retired, Secrecy::Public, &old.issuing_pem)])?;
+        let retired = retire(folder)?;
+        if !files::holds(folder, TRUST_ANCHORS) {
+            files::write_all(folder, &[(TRUST_ANCHORS, Secrecy::Public, &root_pem)])?;
+        }
         issuing_pair(folder).replace(&issuing_pem, &key.to_pem())?;
         Ok(retired)
     }
@@ -287,6 +288,18 @@ impl Issued {
 }
 
 /// Where the issuing key and its certificate lie.
+/// Keeps the certificate of the issuing key that is about to go, under a name of its own.
+fn retire(folder: &Path) -> Result<Option<String>, CertsError> {
+    if !files::holds(folder, ISSUING_CERTIFICATE) {
+        return Ok(None);
+    }
+    let pem = files::read(&folder.join(ISSUING_CERTIFICATE), Secrecy::Public)?;
+    let serial = &inspect::parse(&pem)?[0].serial;
+    let name = format!("issuing-retired-{}.pem", &serial[..serial.len().min(16)]);
+    files::write_all(folder, &[(&name, Secrecy::Public, &pem)])?;
+    Ok(Some(name))
+}
+
 fn issuing_pair(folder: &Path) -> Pair {
     Pair { certificate: folder.join(ISSUING_CERTIFICATE), key: folder.join(ISSUING_KEY) }
 }

@@ -142,8 +142,11 @@ fn roll_issuing(args: &Init) -> Result<String, CertsError> {
     if args.json {
         return Ok(json!({ "dir": args.dir, "issuing": issuing, "retired": retired }).to_string());
     }
+    let before = retired.map_or_else(String::new, |retired| {
+        format!("; the certificate before it is kept as {retired}, its key is gone")
+    });
     Ok(format!(
-        "{}\nwritten to {}; the certificate before it is kept as {retired}, its key is gone\n\
+        "{}\nwritten to {}{before}\n\
          a running aggregator takes the new key with the next certificate that it issues; put root.key offline again",
         issuing.describe(OffsetDateTime::now_utc()),
         args.dir.display()

@@ -1,6 +1,7 @@
 //! Enrolment and access with real processes and sockets: joining, renewing, being thrown out, and who may do what. Every wait is for a state.
 
 mod access;
+mod drills;
 mod forget;
 mod join;
 mod renew;

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use starling_certs::{Authority, Validity};
 use starling_testkit::fleet::{PATIENCE, rounds};
 use starling_testkit::process::run;
 use starling_testkit::{Process, until};
-use starling_wire::Refusal;
+use starling_wire::{DeviceId, Identity, Refusal, Role};
 use tempfile::TempDir;
 
 /// Longer than any single command takes on a busy machine.
@@ -26,6 +27,11 @@ pub(crate) fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_starling"))
 }
 
+/// The time, in seconds since 1970.
+pub(crate) fn now_unix_s() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
 /// Runs `starling` and returns its exit code, standard output and standard error.
 pub(crate) fn starling(arguments: &[&str]) -> (Option<i32>, String, String) {
     let (status, out, err) = run("starling", binary(), arguments, COMMAND);
@@ -40,6 +46,11 @@ impl Scene {
     /// An authority and an aggregator's certificate, and the aggregator started. `enrolment` is what `[enrolment]` says beside
     /// the authority.
     pub(crate) fn new(enrolment: &str) -> Self {
+        Self::with_own_life(enrolment, None)
+    }
+
+    /// As [`Scene::new`], with an aggregator's first certificate that lasts for so many seconds.
+    pub(crate) fn with_own_life(enrolment: &str, own_life_s: Option<u64>) -> Self {
         let folder = tempfile::Builder::new().prefix("starling-").tempdir().expect("a temporary folder");
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut scene = Self { folder, aggregator: None, address, enrolment: enrolment.to_owned() };
@@ -47,10 +58,24 @@ impl Scene {
         assert_eq!(starling(&["certs", "init", "--dir", text(&ca)]).0, Some(0));
         let issue = ["certs", "issue", "aggregator", "--authority", text(&ca), "--name", "agg", "--out", text(&tls)];
         assert_eq!(starling(&issue).0, Some(0));
+        if let Some(life_s) = own_life_s {
+            scene.issue_own(life_s);
+        }
         // The root's key is not needed to run.
         std::fs::rename(ca.join("root.key"), scene.path("offline-root.key")).expect("moved");
         scene.start();
         scene
+    }
+
+    /// Gives the aggregator a certificate for so many seconds from now.
+    fn issue_own(&self, life_s: u64) {
+        let tls = self.path("aggregator/tls");
+        std::fs::remove_dir_all(&tls).expect("what was issued goes");
+        let authority = Authority::open(&self.path("ca")).expect("the authority is there");
+        let identity = Identity { id: DeviceId::seeded(7, 0), role: Role::Aggregator, name: "agg".into() };
+        let now_s = now_unix_s();
+        let validity = Validity::seconds(now_s, life_s, now_s + life_s);
+        authority.issue(&identity, validity).expect("issued").write(&tls).expect("written");
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -90,6 +115,22 @@ impl Scene {
         let (code, out, err) = starling(&whole);
         assert_eq!(code, Some(0), "{arguments:?}: {err}");
         serde_json::from_str(&out).expect("JSON")
+    }
+
+    /// Stops the aggregator as `systemctl stop` does.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) {
+        let mut aggregator = self.aggregator.take().expect("it runs");
+        aggregator.terminate();
+        aggregator.wait_exit(PATIENCE);
+    }
+
+    /// Waits until the device of that name is connected.
+    #[track_caller]
+    pub(crate) fn wait_connected(&self, name: &str) {
+        until(&format!("the connection of {name}"), PATIENCE, || {
+            (self.device(name)?["connected"] == true).then_some(())
+        });
     }
 
     /// A join string.

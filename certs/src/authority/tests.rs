@@ -180,7 +180,7 @@ fn an_issuing_key_is_rolled_and_both_generations_stay_trusted() {
         .expect("issued")
         .write(&folder.path().join("old"))
         .expect("written");
-    let retired = Authority::roll_issuing(&ca).expect("the root's key is at hand");
+    let retired = Authority::roll_issuing(&ca).expect("the root's key is at hand").expect("there was one");
     let after = Authority::open(&ca).expect("opened");
     assert_ne!(after.issuing_pem(), before.issuing_pem());
     assert_eq!(after.ca_pem(), before.ca_pem(), "the fleet trusts what it trusted");
@@ -202,6 +202,23 @@ fn an_issuing_key_is_rolled_and_both_generations_stay_trusted() {
     fs::remove_file(ca.join(ROOT_KEY)).expect("moved offline");
     assert!(Authority::roll_issuing(&ca).is_err(), "without the root's key nothing is rolled");
     Authority::open(&ca).expect("and nothing is broken");
+}
+
+#[test]
+fn a_lost_issuing_key_is_replaced_with_the_roots_key_and_certificate_alone() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (lost, ca) = (folder.path().join("lost"), folder.path().join("ca"));
+    let before = Authority::create(&lost).expect("made");
+    fs::create_dir(&ca).expect("a new folder");
+    for name in [ROOT_KEY, ROOT_CERTIFICATE] {
+        fs::rename(lost.join(name), ca.join(name)).expect("kept offline");
+    }
+    assert_eq!(Authority::roll_issuing(&ca).expect("rolled"), None);
+    let after = Authority::open(&ca).expect("opened");
+    assert_eq!(after.ca_pem(), before.ca_pem(), "the fleet trusts what it trusted");
+    let other = Authority::create(&folder.path().join("other")).expect("made");
+    fs::write(ca.join(ROOT_CERTIFICATE), other.ca_pem()).expect("written");
+    assert!(matches!(Authority::roll_issuing(&ca), Err(CertsError::KeyMismatch { .. })));
 }
 
 #[test]
