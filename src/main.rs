@@ -7,6 +7,7 @@ mod evaluator;
 mod fleet;
 mod model;
 mod privacy;
+mod publish;
 mod report;
 mod simulate;
 mod simulation;
@@ -53,6 +54,9 @@ enum Command {
     /// Train, compress, evaluate, time and look into models
     #[command(subcommand)]
     Model(model::Model),
+    /// Sign releases and plans, for devices that have pinned whose signatures they need
+    #[command(subcommand)]
+    Publish(publish::Publish),
     /// What noise is worth, and how much of it a privacy budget asks for
     #[command(subcommand)]
     Privacy(privacy::Privacy),
@@ -103,6 +107,7 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Simulate(args) => simulate::command(&args)?,
         Command::Train(args) => train::command(&args)?,
         Command::Model(verb) => return model::command(&verb),
+        Command::Publish(verb) => return publish::command(&verb),
         Command::Privacy(verb) => privacy::command(&verb)?,
         Command::Bench(Bench::Runtime(args)) => bench_runtime::command(&args)?,
         Command::Certs(args) => starling_certs::command::run(&args)?,

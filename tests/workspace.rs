@@ -29,14 +29,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "aggregator",
         &[
-            "certs", "net", "store", "daemon", "audit", "protocol", "update", "exchange", "compress", "privacy",
-            "spec", "wire",
+            "certs", "net", "store", "daemon", "audit", "trust", "protocol", "update", "exchange", "compress",
+            "privacy", "spec", "wire",
         ],
     ),
     (
         "client",
         &[
-            "certs", "net", "store", "daemon", "audit", "protocol", "update", "engine", "compress", "privacy",
+            "certs", "net", "store", "daemon", "audit", "trust", "protocol", "update", "engine", "compress", "privacy",
             "search", "model", "data", "spec", "wire",
         ],
     ),

@@ -72,6 +72,7 @@ access! {
         ReleasePublish "release-publish"    Anywhere  [Operator Publisher]            AdminRequest::ReleasePublish { path: None, .. } => "offer a release to devices";
         ReleaseFile    "release-publish-file" Here    [Operator Publisher]            AdminRequest::ReleasePublish { path: Some(_), .. } => "the same with a file of the aggregator's machine";
         ReleaseList    "release-list"       Anywhere  [Operator Publisher Auditor]    AdminRequest::ReleaseList => "show releases and who serves them";
+        TrustRenew     "trust-renew"        Anywhere  [Operator Publisher]            AdminRequest::TrustRenew { .. } => "forward a newer freshness statement and newer roots";
         Devices        "devices"            Anywhere  [Operator Auditor]              AdminRequest::Devices => "show connected devices and who was turned away";
         DeviceInvite   "device-invite"      Anywhere  [Operator]                      AdminRequest::DeviceInvite { .. } => "make a join string";
         DeviceList     "device-list"        Anywhere  [Operator Auditor]              AdminRequest::DeviceList { .. } => "list every device that is known";

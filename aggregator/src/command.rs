@@ -15,6 +15,7 @@ mod ask;
 pub(crate) mod device;
 mod forget;
 mod operator;
+pub(crate) mod trust;
 
 use crate::access;
 use crate::admin::{self, AdminError, Daemon};
@@ -43,6 +44,9 @@ pub enum Command {
     /// Publish releases to the devices of a task, and see who serves them
     #[command(subcommand)]
     Release(ReleaseVerb),
+    /// Forward what publishers signed anew
+    #[command(subcommand)]
+    Trust(trust::TrustVerb),
     /// Check, export, sign and witness the audit log
     Audit {
         /// What to do with it
@@ -105,6 +109,9 @@ pub enum RunVerb {
         /// Begin with these weights (safetensors) instead of the initialiser's
         #[arg(long, value_name = "FILE")]
         weights: Option<PathBuf>,
+        /// What publishers signed of the plan, as `starling publish plan` writes it; devices that have pinned a root train nothing else
+        #[arg(long, value_name = "FILE")]
+        bundle: Option<PathBuf>,
         /// Which daemon
         #[command(flatten)]
         ask: Ask,
@@ -216,6 +223,7 @@ fn do_as_told(command: Command, evaluator: Option<Arc<dyn Evaluator>>) -> anyhow
             Ok(Exit::Ok)
         }
         Command::Release(verb) => release_command::execute(verb),
+        Command::Trust(verb) => trust::execute(verb),
         Command::Audit { verb } => audit::execute(verb),
         Command::Key(verb) => {
             let request = keeping::request_of_key(&verb);
@@ -263,12 +271,14 @@ fn kept(
 
 fn about_runs(verb: RunVerb) -> anyhow::Result<Exit> {
     match verb {
-        RunVerb::Start { task, seed, mut overrides, tags, weights, ask } => {
+        RunVerb::Start { task, seed, mut overrides, tags, weights, bundle, ask } => {
             if !tags.is_empty() {
                 overrides.push(("federation.tags".to_owned(), json!(tags).to_string()));
             }
+            let bundle = bundle.as_deref().map(trust::read_bundle).transpose()?;
             let text = std::fs::read_to_string(&task).with_context(|| format!("cannot read {}", task.display()))?;
-            let request = json!({ "verb": "run-start", "task": text, "overrides": overrides, "seed": seed });
+            let request =
+                json!({ "verb": "run-start", "task": text, "overrides": overrides, "seed": seed, "bundle": bundle });
             let begun = |answer: &Value| println!("run {} has begun", answer["run"]);
             match weights {
                 None => print(&ask, &request, begun),
@@ -342,6 +352,9 @@ fn status(answer: &Value) {
         "  version {}, {} devices connected, {} refused updates, {} bytes up, {} bytes down",
         answer["version"], answer["devices_connected"], answer["refused"], answer["bytes_up"], answer["bytes_down"]
     );
+    for declined in answer["declined"].as_array().into_iter().flatten() {
+        println!("  declined {} times: {}", declined["times"], declined["reason"].as_str().unwrap_or("?"));
+    }
     match (&answer["answer"]["held_out"], &answer["answer"]["ranges"]) {
         (Value::Null, Value::Null) => rounds(answer),
         (held_out, Value::Null) => println!(

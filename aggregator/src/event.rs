@@ -15,7 +15,7 @@ use crate::audit::AuditAsk;
 use crate::erasure::{Forgetting, Traced};
 use crate::records::{ReleaseRecord, RoundRecord};
 use crate::staging::Reservation;
-use crate::worker::Loaded;
+use crate::worker::{Loaded, Renewal};
 
 /// Events that may wait for the hub. Senders wait when it is full, so it bounds memory, not work.
 pub(crate) const EVENTS_MAX: usize = 1024;
@@ -83,7 +83,9 @@ pub(crate) enum Event {
     /// The worker has made a version durable.
     Committed(RunId, Result<Box<(Loaded, RoundRecord)>, String>),
     /// The worker has made a release durable and put it on the shelf, or says what is wrong with it.
-    Published(Result<ReleaseRecord, String>, AdminReply),
+    Published(Result<(ReleaseRecord, Bytes), String>, AdminReply),
+    /// The worker has stored newer bundles of releases and runs.
+    Renewed(Result<Renewal, String>, AdminReply),
     /// What an administrator asks and may have, with the bytes that came along.
     Admin(Permitted, Option<Bytes>, AdminReply),
     /// A device's connection was ended for what it did.
@@ -135,6 +137,9 @@ pub(crate) struct StartRequest {
     /// Bytes of a safetensors file whose weights are version 0, instead of the initialiser's. It is sent when the daemon says so.
     #[serde(default)]
     pub(crate) weights_bytes: Option<u64>,
+    /// What publishers signed of the plan.
+    #[serde(default)]
+    pub(crate) bundle: Option<Vec<u8>>,
 }
 
 /// Issue an administrator's certificate. The key is made by its holder and never comes here.
@@ -202,6 +207,14 @@ pub(crate) enum AdminRequest {
         /// Its version; one more than the task's last when not given.
         #[serde(default)]
         version: Option<u64>,
+        /// What publishers signed of it.
+        #[serde(default)]
+        bundle: Option<Vec<u8>>,
+    },
+    /// Forward a newer freshness statement and newer roots with every signed release and run.
+    TrustRenew {
+        /// Both.
+        bundle: Vec<u8>,
     },
     /// The release of each task, and where the connected devices stand with it.
     ReleaseList,

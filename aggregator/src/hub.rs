@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use starling_audit::{Action, Who};
 use starling_net::AdminLink;
 use starling_protocol::run::{Finish, RunMachine};
@@ -56,7 +57,8 @@ pub(crate) struct Hub {
     runs: BTreeMap<RunId, Run>,
     /// The highest number that a run has or had.
     run_last: RunId,
-    releases: BTreeMap<String, ReleaseRecord>,
+    /// The release of each task, with what publishers signed of it.
+    releases: BTreeMap<String, (ReleaseRecord, Bytes)>,
     turned_away: VecDeque<TurnedAway>,
     started: Instant,
 }
@@ -67,7 +69,7 @@ impl Hub {
         staging: Staging,
         registrar: Registrar,
         (runs, run_last): (Vec<Run>, RunId),
-        releases: Vec<ReleaseRecord>,
+        releases: Vec<(ReleaseRecord, Bytes)>,
     ) -> Self {
         Self {
             recorder: Recorder::new(worker.clone()),
@@ -79,7 +81,7 @@ impl Hub {
             administrators: BTreeMap::new(),
             runs: runs.into_iter().map(|run| (run.record.run, run)).collect(),
             run_last,
-            releases: releases.into_iter().map(|release| (release.task.clone(), release)).collect(),
+            releases: releases.into_iter().map(|release| (release.0.task.clone(), release)).collect(),
             turned_away: VecDeque::new(),
             started: Instant::now(),
         }
@@ -214,6 +216,7 @@ impl Hub {
             Event::Unfinished(device, unlearn) => {
                 self.forget_device(device, (false, unlearn), Who::System, None).await;
             }
+            Event::Renewed(renewed, reply) => self.renewed(renewed, reply),
             Event::Admin(permitted, upload, reply) => self.admin(permitted, upload, reply).await,
             Event::Cut(device, reason) => self.recorder.refused(device, Action::PeerTurnedAway, reason).await,
             Event::Administering(link) => self.administering(link),
@@ -257,7 +260,10 @@ impl Hub {
             ToAggregator::Release(report) => self.note_release(device, report),
             ToAggregator::Accept(address) => tracing::debug!(device = %device, %address, "accepted"),
             ToAggregator::Decline(address, reason) => {
-                tracing::info!(device = %device, %address, ?reason, "a device declined");
+                tracing::info!(device = %device, %address, reason = reason.text(), "a device declined");
+                if let Some(run) = self.runs.get_mut(&address.run) {
+                    *run.declined.entry(reason.text()).or_default() += 1;
+                }
                 self.with_machine(address.run, |machine| machine.handle_out(now_ms, device, &address)).await;
             }
             ToAggregator::Evaluation(evaluation) => {

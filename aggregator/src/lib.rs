@@ -14,6 +14,7 @@
 mod access;
 mod admin;
 mod audit;
+mod bundles;
 pub mod command;
 pub mod config;
 mod enrolment;

@@ -11,11 +11,13 @@ use bytes::Bytes;
 use starling_compress::Release;
 use starling_compress::release::ReleaseError;
 use starling_spec::{SpecError, check_tags};
-use starling_store::{Store, StoreError};
+use starling_store::{Batch, Store, StoreError};
+use starling_trust::Subject;
 use starling_wire::Digest;
 use starling_wire::limits::{NAME_BYTES_MAX, RELEASE_BYTES_MAX};
 
 use crate::audit::AuditError;
+use crate::bundles::{self, BundleError};
 use crate::records::{self, ReleaseRecord};
 use crate::shelf::Shelf;
 
@@ -27,10 +29,12 @@ const RELEASES_MAX: usize = 64;
 pub(crate) struct Publication {
     pub(crate) task: String,
     pub(crate) file: ReleaseFile,
-    /// One more than the last when not given.
+    /// One more than the last when not given, or the one that was signed.
     pub(crate) version: Option<u64>,
     /// Only devices with all of these tags are offered it.
     pub(crate) tags: Vec<String>,
+    /// What publishers signed of it; empty where nobody did.
+    pub(crate) bundle: Vec<u8>,
 }
 
 /// A release's file, still to be checked.
@@ -109,6 +113,12 @@ pub(crate) enum PublishError {
     /// Tags that no device can have.
     #[error("the release's tags cannot be those of a device")]
     Tags(#[from] SpecError),
+    /// Another version than was signed.
+    #[error("version {wanted} is asked for, and version {signed} was signed; leave --version out")]
+    Signed { wanted: u64, signed: u64 },
+    /// What was signed of it.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// Too many tasks.
     #[error("{RELEASES_MAX} tasks have a release already, and no more may")]
     Full,
@@ -121,14 +131,14 @@ pub(crate) enum PublishError {
 }
 
 /// Reads, checks, numbers and stores what `wanted` names, and puts it on the shelf. `write` makes the record durable, together with what
-/// has to be durable with it. Blocks.
+/// has to be durable with it. The file that is published already is published again where a newer bundle vouches for it. Blocks.
 pub(crate) fn publish(
     store: &Store,
     shelf: &Shelf,
     wanted: &Publication,
-    write: impl FnOnce(&ReleaseRecord) -> Result<(), PublishError>,
+    write: impl FnOnce(&ReleaseRecord, Batch) -> Result<(), PublishError>,
 ) -> Result<ReleaseRecord, PublishError> {
-    let Publication { task, file, .. } = wanted;
+    let Publication { task, file, bundle, .. } = wanted;
     if task.is_empty() || task.len() > NAME_BYTES_MAX {
         return Err(PublishError::Name);
     }
@@ -147,21 +157,40 @@ pub(crate) fn publish(
     }
     let digest = Digest::of(&bytes);
     let number = last.map_or(0, |last| last.version);
-    if last.is_some_and(|last| last.digest == digest) && wanted.version.is_none() {
+    let signed = match bundle.is_empty() {
+        true => None,
+        false => Some(bundles::check(bundle, Subject::Release, task, &bytes)?),
+    };
+    if let (Some(wanted), Some(signed)) = (wanted.version, signed)
+        && wanted != signed
+    {
+        return Err(PublishError::Signed { wanted, signed });
+    }
+    let asked = signed.or(wanted.version);
+    if last.is_some_and(|last| last.digest == digest) && asked.is_none() {
         return Err(PublishError::Same(number));
     }
-    let version = match wanted.version {
-        Some(version) if version <= number => return Err(PublishError::Version { wanted: version, last: number }),
+    // The same file, version and all, with another word for it.
+    let vouched_anew = signed == Some(number) && last.is_some_and(|last| last.digest == digest);
+    let version = match asked {
+        Some(version) if version <= number && !vouched_anew => {
+            return Err(PublishError::Version { wanted: version, last: number });
+        }
         Some(version) => version,
         None => number + 1,
     };
     let record = ReleaseRecord { task: task.clone(), version, digest, length, tags: wanted.tags.clone() };
     store.put_blob(&digest.to_string(), &bytes)?;
-    write(&record)?;
+    let key = bundles::of_release(task);
+    let before = bundles::load(store, &key)?;
+    let mut batch = Batch::new();
+    bundles::put(store, &mut batch, &key, bundle)?;
+    write(&record, batch)?;
     shelf.put_release(task, digest, bytes, &record.tags);
     if let Some(last) = last.filter(|last| last.digest != digest) {
         store.remove_blob(&last.digest.to_string())?;
     }
+    bundles::remove_unnamed(store, &before)?;
     Ok(record)
 }
 
@@ -194,7 +223,6 @@ mod tests {
     use starling_wire::RELEASE_RUN;
 
     use super::*;
-    use starling_store::Batch;
 
     fn release(weight: f32) -> Vec<u8> {
         let release = Release {
@@ -229,7 +257,13 @@ mod tests {
             publish(
                 &self.store,
                 &self.shelf,
-                &Publication { task: "sums".into(), file: ReleaseFile::Path(path), version, tags: vec![] },
+                &Publication {
+                    task: "sums".into(),
+                    file: ReleaseFile::Path(path),
+                    version,
+                    tags: vec![],
+                    bundle: vec![],
+                },
                 write(&self.store),
             )
         }
@@ -258,7 +292,13 @@ mod tests {
         assert!(matches!(place.publish(&release(1.0), None), Err(PublishError::Same(7))));
         assert!(matches!(place.publish(&release(2.0), Some(7)), Err(PublishError::Version { wanted: 7, last: 7 })));
         let path = place.folder.path().join("file");
-        let wanted = Publication { task: "other".into(), file: ReleaseFile::Path(path), version: None, tags: vec![] };
+        let wanted = Publication {
+            task: "other".into(),
+            file: ReleaseFile::Path(path),
+            version: None,
+            tags: vec![],
+            bundle: vec![],
+        };
         assert!(matches!(
             publish(&place.store, &place.shelf, &wanted, write(&place.store)),
             Err(PublishError::Task { .. })
@@ -266,9 +306,8 @@ mod tests {
     }
 
     /// The record alone.
-    fn write(store: &Store) -> impl FnOnce(&ReleaseRecord) -> Result<(), PublishError> {
-        |release| {
-            let mut batch = Batch::new();
+    fn write(store: &Store) -> impl FnOnce(&ReleaseRecord, Batch) -> Result<(), PublishError> {
+        |release, mut batch| {
             records::put_release(&mut batch, release)?;
             Ok(store.commit(batch)?)
         }

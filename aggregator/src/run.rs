@@ -1,6 +1,6 @@
 //! One run as the hub holds it: its record, its rounds, and, while it is under way, its machine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use starling_audit::Who;
@@ -31,6 +31,8 @@ pub(crate) struct Run {
     pub(crate) bytes_up: u64,
     pub(crate) bytes_down: u64,
     pub(crate) refused: u64,
+    /// How often devices stayed away from a round, by their reason.
+    pub(crate) declined: BTreeMap<&'static str, u64>,
     counted: (u64, u64),
     /// Rounds and parameters, known since the run was in memory.
     size: Option<(u32, usize)>,
@@ -82,6 +84,7 @@ impl Run {
             bytes_up: 0,
             bytes_down: 0,
             refused: 0,
+            declined: BTreeMap::new(),
             counted: (0, 0),
             size: None,
         }
@@ -110,6 +113,7 @@ impl Run {
             task,
             name: self.record.name.clone(),
             plan: loaded.plan.to_json(),
+            bundle: loaded.bundle.to_vec(),
         };
         let machine = RunMachine::new(settings, progress);
         self.open = Some(Open {
@@ -210,6 +214,8 @@ impl Run {
     /// The answer to `run status`.
     pub(crate) fn status(&self, devices_connected: usize) -> serde_json::Value {
         let open = self.open.as_ref();
+        let declined =
+            self.declined.iter().map(|(reason, times)| serde_json::json!({ "reason": reason, "times": times }));
         serde_json::json!({
             "run": self.record.run,
             "name": self.record.name,
@@ -231,6 +237,8 @@ impl Run {
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
             "refused": self.refused,
+            "declined": declined.collect::<Vec<_>>(),
+            "signed": open.map(|open| !open.plan.bundle.is_empty()),
             "rounds": self.rounds,
             "answer": self.answer,
         })

@@ -15,6 +15,7 @@ use crate::access::{Caller, Door};
 use crate::admin::remote::Remote;
 use crate::admin::{self, Desk};
 use crate::audit::{self, AuditLog};
+use crate::bundles;
 use crate::config::AggregatorConfig;
 use crate::enrolment::{Registrar, devices, join, registrar};
 use crate::evaluator::Evaluator;
@@ -66,7 +67,11 @@ pub async fn run(
     let run_last = RunId(records::run_last(&store)?);
     let (events, queue) = mpsc::channel(EVENTS_MAX);
     let shelf = Arc::new(Shelf::default());
-    let releases = publish::put_on_shelf(&store, &shelf)?;
+    let mut releases = Vec::new();
+    for release in publish::put_on_shelf(&store, &shelf)? {
+        let bundle = bundles::load(&store, &bundles::of_release(&release.task))?;
+        releases.push((release, bundle));
+    }
     let staging = Staging::new(config.staging_bytes_max);
     for (device, gone) in devices::gone(&store)?.into_iter().filter(|(_, gone)| gone.certificate.is_none()) {
         // Nobody reads events yet; there are never as many of these as fit.

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::access;
 use crate::audit::{AuditAsk, AuditLog, Field, influence};
+use crate::bundles;
 use crate::config::VersionsSection;
 use crate::erasure::{Erasure, Forgetting};
 use crate::evaluator::Evaluator;
@@ -36,6 +37,9 @@ mod versions;
 const JOBS_MAX: usize = 1024;
 
 mod models;
+mod renewal;
+
+pub(crate) use renewal::Renewal;
 
 /// What the hub has to know of a run that the worker has in memory.
 #[derive(Debug, Clone)]
@@ -49,6 +53,8 @@ pub(crate) struct Loaded {
     pub(crate) tensors: usize,
     /// The first attempt of each round: see [`attempt_first`].
     pub(crate) attempt_first: u16,
+    /// What publishers signed of the plan; empty where nobody did.
+    pub(crate) bundle: Bytes,
 }
 
 /// What there is to do.
@@ -92,6 +98,8 @@ pub(crate) enum Job {
     Export(Box<RunRecord>, AdminReply),
     /// Check a release file, make it durable, and offer it.
     Publish(Publication, Who, AdminReply),
+    /// Store a newer freshness statement and newer roots with every signed release and run under way.
+    Renew(Vec<u8>, Who, AdminReply),
     /// Record something. Who waits for it hears when it is durable; otherwise it is within a second.
     Audit(Box<Entry>, Option<Field>, Option<(serde_json::Value, AdminReply)>),
     /// Answer an operator's question about the audit log.
@@ -114,6 +122,8 @@ pub(crate) struct NewRun {
     pub(crate) weights: Option<Bytes>,
     /// A version of an earlier run that takes its place: the run goes on after that round.
     pub(crate) kept: Option<KeptVersion>,
+    /// What publishers signed of its plan; empty where nobody did.
+    pub(crate) bundle: Vec<u8>,
     /// Who starts it.
     pub(crate) who: Who,
 }
@@ -301,10 +311,18 @@ impl State {
             Job::Publish(publication, who, reply) => {
                 let published = self.publish(&publication, who);
                 if published.is_err() {
-                    let about = About { word: Some(access::Verb::ReleasePublish.word().into()), ..About::default() };
-                    self.audit.record(Entry::failed(who, Action::AdminRequest, about), None);
+                    self.failed(who, access::Verb::ReleasePublish);
                 }
-                Some(Event::Published(published.map_err(|error| chain(&error)), reply))
+                let bundle = Bytes::from(publication.bundle);
+                let published = published.map(|release| (release, bundle)).map_err(|error| chain(&error));
+                Some(Event::Published(published, reply))
+            }
+            Job::Renew(bundle, who, reply) => {
+                let renewed = self.renew(&bundle, who);
+                if renewed.is_err() {
+                    self.failed(who, access::Verb::TrustRenew);
+                }
+                Some(Event::Renewed(renewed.map_err(|error| chain(&*error)), reply))
             }
             Job::Audit(entry, field, waiting) => {
                 self.audit.record(*entry, field);
@@ -340,17 +358,22 @@ impl State {
     /// The release's record and that of its publication are durable together.
     fn publish(&mut self, publication: &Publication, who: Who) -> Result<ReleaseRecord, PublishError> {
         let Self { store, shelf, audit, .. } = self;
-        publish::publish(store, shelf, publication, |release| {
+        publish::publish(store, shelf, publication, |release, mut batch| {
             let (version, digest) = (Some(release.version), Some(release.digest));
             let word = Some(influence::task_word(&release.task));
             let about = About { version, digest, word, ..About::default() };
             audit.record(Entry::done(who, Action::ReleasePublished, about), None);
-            let mut batch = Batch::new();
             records::put_release(&mut batch, release)?;
             audit.write_into(&mut batch, true)?;
             store.commit(batch)?;
             Ok(audit.settle()?)
         })
+    }
+
+    /// An administrator asked for what could not be done.
+    fn failed(&mut self, who: Who, verb: access::Verb) {
+        let about = About { word: Some(verb.word().into()), ..About::default() };
+        self.audit.record(Entry::failed(who, Action::AdminRequest, about), None);
     }
 
     fn flush_audit(&mut self, sign: bool) {
@@ -391,9 +414,13 @@ impl State {
         self.audit.record(entry, None);
         let mut batch = Batch::new();
         let named = records::remove(&self.store, &mut batch, record)?;
+        let key = bundles::of_run(record.run);
+        let bundle = bundles::load(&self.store, &key)?;
+        bundles::put(&self.store, &mut batch, &key, &[])?;
         self.audit.write_into(&mut batch, false)?;
         self.store.commit(batch)?;
         self.audit.settle()?;
+        bundles::remove_unnamed(&self.store, &bundle)?;
         Ok(records::remove_unnamed(&self.store, &named)?)
     }
 }

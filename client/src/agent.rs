@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::ClientConfig;
 use crate::learner::Learner;
-use crate::policy::AllowList;
+use crate::policy::{AllowList, Owner};
 use crate::receipts::Wants;
 use crate::renewal::Renewal;
 use crate::serving::intake::Intake;
@@ -27,6 +27,7 @@ use crate::serving::socket::Socket;
 use crate::state::{Shelf, clock_floor};
 use crate::status::{Connection, Status};
 use crate::transfer::Downloads;
+use crate::trust::{Keeper, TrustError};
 use crate::worker::{Order, Report, Worker};
 
 mod releases;
@@ -65,6 +66,9 @@ pub enum ClientError {
     /// The thread that makes backups.
     #[error("[backup]: no thread could be started")]
     Backups(#[source] std::io::Error),
+    /// The pinned root of trust, or what is remembered of it.
+    #[error("[trust]: releases and plans cannot be judged")]
+    Trust(#[from] TrustError),
     /// The socket.
     #[error("no socket to dial from")]
     Bind(#[from] BindError),
@@ -105,6 +109,10 @@ pub async fn run(
     if let Some(behind_s) = clock.behind_s() {
         tracing::error!(behind_s, "this machine's clock runs behind what the aggregator has told: set it");
     }
+    let trust = match &config.trust {
+        None => None,
+        Some(settings) => Some(Arc::new(Keeper::open(Arc::clone(&store), Arc::clone(&clock), settings)?)),
+    };
     let credentials = credentials.with_clock(clock);
     let shelf = Shelf::open(Arc::clone(&store), identity.id).map_err(state)?;
     // Until the end of this function.
@@ -112,7 +120,7 @@ pub async fn run(
         Some(section) => Some(Schedule::start(Arc::clone(&store), section, || ()).map_err(ClientError::Backups)?),
         None => None,
     };
-    let releases = Arc::new(Releases::open(store, config.task.clone()).map_err(state)?);
+    let releases = Arc::new(Releases::open(store, config.task.clone(), trust.clone()).map_err(state)?);
     let transport = Transport::on(config.path);
     let endpoint = Endpoint::dialer(config.aggregator, &credentials, &transport)?;
     let tasks = learner.tasks();
@@ -125,6 +133,7 @@ pub async fn run(
         problem: None,
         runs: Default::default(),
         releases: Default::default(),
+        trust: None,
         updates_committed: 0,
         updates_refused: 0,
         rss_mb: 0.0,
@@ -133,10 +142,13 @@ pub async fn run(
     tracing::info!(name = identity.name, device = %identity.id, aggregator = %config.aggregator, ?tasks, "starting");
     let (worker, reports) = Worker::new(learner);
     let policy = AllowList::new(tasks.iter().cloned());
+    let owner = Owner { tasks: policy.clone(), trust: trust.clone() };
     let mut agent = Agent {
-        participant: Participant::new(Box::new(policy.clone())),
+        participant: Participant::new(Box::new(owner)),
         intake: Intake::new(Arc::clone(&releases), policy, config.releases_bytes_max),
         releases,
+        expired: trust.as_ref().is_some_and(|trust| trust.has_expired()),
+        trust,
         socket: None,
         device: identity.id,
         tasks,
@@ -170,6 +182,9 @@ pub(crate) struct Agent {
     pub(crate) shelf: Shelf,
     downloads: Downloads,
     releases: Arc<Releases>,
+    trust: Option<Arc<Keeper>>,
+    /// Whether what says what is newest had run out when it was last looked at.
+    expired: bool,
     intake: Intake,
     /// Listens from the first release on.
     socket: Option<Socket>,
@@ -306,14 +321,17 @@ impl Agent {
         let idle_at = self.idle_since_ms.map(|since| since.saturating_add(IDLE_MS));
         // Far enough to be never, near enough for the clock's arithmetic.
         let never = self.now_ms().saturating_add(24 * 3600 * 1000);
-        let at_ms =
-            [self.participant.poll_timeout(), idle_at, Some(never)].into_iter().flatten().min().unwrap_or(never);
+        let expiry_s = self.trust.as_ref().and_then(|trust| trust.expires_in_s());
+        let expiry_at = expiry_s.map(|left_s| self.now_ms().saturating_add(left_s.saturating_mul(1000)));
+        let due = [self.participant.poll_timeout(), idle_at, expiry_at, Some(never)];
+        let at_ms = due.into_iter().flatten().min().unwrap_or(never);
         self.begun + Duration::from_millis(at_ms)
     }
 
     fn handle_timer(&mut self) {
         let now_ms = self.now_ms();
         self.participant.handle_timeout(now_ms);
+        self.note_expiry();
         if self.idle_since_ms.is_some_and(|since| now_ms >= since.saturating_add(IDLE_MS)) {
             tracing::debug!("idle: memory is given back");
             let order = Order::Release { store: Arc::clone(self.shelf.store()), unsaved: self.shelf.unsaved() };

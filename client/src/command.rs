@@ -20,7 +20,8 @@ use crate::config::ClientConfig;
 use crate::join::{Destination, JoinError};
 use crate::learner::{Learner, with_causes};
 use crate::predict;
-use crate::status::{Connection, Status};
+use crate::status::{Connection, Status, TrustStatus};
+use crate::trust::TrustError;
 
 /// Arguments of the client.
 #[derive(Debug, Args)]
@@ -287,9 +288,12 @@ fn exit_of(error: &ClientError) -> Exit {
     match error {
         ClientError::Refused(_) => Exit::Refused,
         ClientError::Credentials(_) | ClientError::Files(_) | ClientError::Role(_) => Exit::Usage,
+        ClientError::Trust(TrustError::File { .. } | TrustError::Root { .. }) => Exit::Usage,
         ClientError::State { source: StoreError::InUse(_), .. } => Exit::InUse,
         ClientError::State { source: StoreError::Key(_), .. } => Exit::Usage,
-        ClientError::State { .. } | ClientError::Bind(_) | ClientError::Backups(_) => Exit::Failure,
+        ClientError::State { .. } | ClientError::Trust(_) | ClientError::Bind(_) | ClientError::Backups(_) => {
+            Exit::Failure
+        }
     }
 }
 
@@ -305,6 +309,9 @@ struct Checked {
     aggregator: String,
     tasks: Vec<String>,
     certificate_valid_until_unix_s: i64,
+    /// The digest of the fleet's first root of trust, if one is pinned.
+    root: Option<String>,
+    root_version: Option<u64>,
 }
 
 fn check(path: &Path, json: Option<Option<PathBuf>>) -> Exit {
@@ -320,16 +327,28 @@ fn check(path: &Path, json: Option<Option<PathBuf>>) -> Exit {
     if identity.role != starling_wire::Role::Device {
         return complain(&ClientError::Role(identity.role), Exit::Usage);
     }
+    let root = config.trust.as_ref().map(|trust| crate::trust::pinned(&trust.root)).transpose();
+    let root = match root {
+        Ok(root) => root,
+        Err(error) => return complain(&error, Exit::Usage),
+    };
     let checked = Checked {
         name: identity.name.clone(),
         device: identity.id.to_string(),
         aggregator: config.aggregator.to_string(),
         tasks: config.task.iter().map(|task| task.name.clone()).collect(),
         certificate_valid_until_unix_s: credentials.valid_until_unix_s(),
+        root: root.as_ref().map(|root| root.origin().to_string()),
+        root_version: root.as_ref().map(|root| root.root().head().version),
     };
     print(&checked, json, || {
         let Checked { name, device, aggregator, tasks, .. } = &checked;
-        format!("device      {name} ({device})\naggregator  {aggregator}\ntasks       {}", tasks.join(", "))
+        let trust = match (&checked.root, checked.root_version) {
+            (Some(root), Some(version)) => format!("root {root}, version {version}"),
+            _ => "unsigned: no root is pinned".to_owned(),
+        };
+        let tasks = tasks.join(", ");
+        format!("device      {name} ({device})\naggregator  {aggregator}\ntasks       {tasks}\ntrust       {trust}")
     })
 }
 
@@ -404,10 +423,12 @@ fn describe(status: &Status) -> String {
         format!("memory      {:.1} MB", status.rss_mb),
     ];
     lines.extend(status.problem.iter().map(|problem| format!("problem     {problem}")));
+    lines.extend(trust_lines(status.trust.as_ref()));
     for (task, release) in &status.releases {
         if let (Some(version), Some(bytes)) = (release.version, release.bytes) {
             let state = if release.serving { "served" } else { "held" };
-            lines.push(format!("release     {task} version {version}, {bytes} bytes, {state}"));
+            let signed = if release.signed { "signed" } else { "unsigned" };
+            lines.push(format!("release     {task} version {version}, {bytes} bytes, {state}, {signed}"));
         }
         lines.extend(
             release.problem.iter().map(|problem| format!("release     {task}: a newer one is refused: {problem}")),
@@ -416,6 +437,24 @@ fn describe(status: &Status) -> String {
     let runs = status.runs.iter().map(|(run, about)| format!("run {run:<8}{} round {}", about.task, about.round));
     lines.extend(runs);
     lines.join("\n")
+}
+
+fn trust_lines(trust: Option<&TrustStatus>) -> Vec<String> {
+    let Some(trust) = trust else {
+        return vec![
+            "trust       unsigned: no root is pinned, so whatever the aggregator offers is believed".to_owned(),
+        ];
+    };
+    let freshness = trust
+        .freshness_version
+        .map_or_else(|| "no freshness statement yet".to_owned(), |version| format!("freshness statement {version}"));
+    let mut lines = vec![format!("trust       root version {}, {freshness}", trust.root_version)];
+    if trust.expired {
+        let then = if trust.stopped { "predictions and rounds have stopped" } else { "what is held goes on" };
+        lines.push(format!("trust       expired: nothing says any more what is newest; {then}"));
+    }
+    lines.extend(trust.plans.iter().map(|(task, problem)| format!("plan        {task}: refused: {problem}")));
+    lines
 }
 
 /// stdout is data: JSON where it is asked for, words otherwise.

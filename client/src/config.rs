@@ -12,6 +12,8 @@ use starling_spec::{DataSection, Partition};
 use starling_store::KeySource;
 use starling_wire::limits::{NAME_BYTES_MAX, TASKS_PER_DEVICE_MAX};
 
+use crate::trust::TrustSettings;
+
 /// The client's configuration. Paths are relative to the file that they stand in; unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +41,9 @@ pub struct ClientConfig {
     pub serving_socket: Option<PathBuf>,
     /// The certificate, its key, and the CA.
     pub tls: TlsFiles,
+    /// Whose signatures releases and plans need. Without it, whatever the aggregator offers is believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<TrustSettings>,
     /// Proof that this device's updates are in the aggregator's audit log.
     #[serde(default)]
     pub audit: AuditSettings,
@@ -185,7 +190,8 @@ impl ClientConfig {
         }
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         let files = [&mut self.state_dir, &mut self.tls.ca, &mut self.tls.certificate, &mut self.tls.key];
-        for file in files.into_iter().chain(self.serving_socket.as_mut()) {
+        let optional = self.serving_socket.as_mut().into_iter().chain(self.trust.as_mut().map(|trust| &mut trust.root));
+        for file in files.into_iter().chain(optional) {
             *file = folder.join(&file);
         }
         self.key = self.key.map(|source| source.from_folder(&folder));
@@ -216,6 +222,8 @@ mod tests {
         let config = ClientConfig::parse(Path::new("/etc/starling/client.toml"), SAMPLE).expect("the sample is valid");
         assert_eq!(config.tls.key, Path::new("/etc/starling/tls/key.pem"));
         assert_eq!(config.task.len(), 2);
+        let trust = config.trust.as_ref().expect("the sample pins a root");
+        assert_eq!(trust.root, Path::new("/etc/starling/root.bundle"));
         assert_eq!(config.task[0].data.root.as_deref(), Some("/etc/starling/data"));
         let again = toml::to_string(&config).expect("it can be written");
         assert_eq!(ClientConfig::parse(Path::new("/etc/starling/client.toml"), &again).expect("and read"), config);

@@ -34,6 +34,7 @@ pub mod state;
 pub mod status;
 pub mod survey;
 mod transfer;
+pub mod trust;
 mod wipe;
 mod worker;
 

@@ -21,6 +21,7 @@ use starling_wire::{DeviceId, Digest, ModelRef, RunId, TaskId};
 
 use crate::owed::Owed;
 use crate::serving::releases::Releases;
+use crate::trust::Keeper;
 
 const HELD: &str = "held";
 const DEVICE: &str = "device";
@@ -140,6 +141,7 @@ impl Shelf {
         let mut named: BTreeSet<String> = held.values().map(|held| held.record.reference.digest.to_string()).collect();
         named.extend(Owed::named(&store)?);
         named.extend(Releases::named(&store)?);
+        named.extend(Keeper::named(&store)?);
         store.retain_blobs(&named)?;
         Ok(Self { store, held })
     }

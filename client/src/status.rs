@@ -45,6 +45,9 @@ pub struct Status {
     /// The release of each task.
     #[serde(default)]
     pub releases: BTreeMap<String, ReleaseStatus>,
+    /// What the device believes of publishers; nothing when no root of trust is pinned.
+    #[serde(default)]
+    pub trust: Option<TrustStatus>,
     /// Updates that became part of a version since the start.
     pub updates_committed: u64,
     /// Updates that were refused since the start.
@@ -75,8 +78,32 @@ pub struct ReleaseStatus {
     pub bytes: Option<u64>,
     /// Whether the local socket answers.
     pub serving: bool,
+    /// Whether publishers' signatures vouch for it. Without a pinned root of trust nobody's are asked for.
+    #[serde(default)]
+    pub signed: bool,
     /// Why a newer one was refused, in words.
     pub problem: Option<String>,
+}
+
+/// What the device believes of publishers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustStatus {
+    /// The digest of the fleet's first root.
+    pub origin: String,
+    /// The root in force.
+    pub root_version: u64,
+    /// When that runs out, in seconds since 1970.
+    pub root_expires_unix_s: u64,
+    /// The newest freshness statement, if one has come.
+    pub freshness_version: Option<u64>,
+    /// When that runs out, in seconds since 1970.
+    pub freshness_expires_unix_s: Option<u64>,
+    /// Whether one of both has run out: the device cannot know whether something newer is held back from it.
+    pub expired: bool,
+    /// Whether predictions and rounds have stopped because of it (`on_expiry = "stop"`).
+    pub stopped: bool,
+    /// Why the newest plan of a task is not believed, in words.
+    pub plans: BTreeMap<String, String>,
 }
 
 impl Status {

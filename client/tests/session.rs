@@ -82,6 +82,7 @@ impl Aggregator {
             task: self.task(),
             name: self.plan.name.clone(),
             plan: self.plan.to_json(),
+            bundle: Vec::new(),
         };
         control.send(&ToClient::Plan(announced)).await.expect("sent");
         (link, control)

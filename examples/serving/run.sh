@@ -1,5 +1,6 @@
 #!/bin/sh
-# A release from training to predictions on devices that train meanwhile, on the embedded digits.
+# A release from training to predictions on devices that train meanwhile, on the embedded digits. The devices run and train only what two
+# publishers signed.
 #
 #   examples/serving/run.sh [FOLDER]
 #
@@ -63,6 +64,23 @@ say "train, and compress"
 "$starling" model compress "$task" --set train.weights=free --set federation.rounds=10 --weights "$folder/first.safetensors" --out "$folder/first.release" \
     --method deep --effort quick
 
+say "two people publish, a machine says what is newest"
+for holder in alice bob robot; do "$starling" publish key --out "$folder/$holder.key"; done
+"$starling" publish root --root "1:$folder/alice.pub" --freshness "1:$folder/robot.pub" \
+    --publisher "digits=2:$folder/alice.pub,$folder/bob.pub" --key "$folder/alice.key" --out "$folder/root.bundle"
+# Signs a file's bundle with the second key, where that lies, and names it as the newest.
+second_signature() {
+    "$starling" publish sign "$1" --key "$folder/bob.key" >/dev/null
+    "$starling" publish freshness "$1" --roots "$folder/root.bundle" --key "$folder/robot.key" --out "$folder/fresh.bundle" >/dev/null
+}
+# A release's bundle lies beside it.
+sign_release() {
+    "$starling" publish release "$1" --roots "$folder/root.bundle" --version "$2" --key "$folder/alice.key" >/dev/null
+    second_signature "$1.bundle"
+    "$starling" publish verify "$1.bundle" --roots "$folder/root.bundle" --release "$1"
+}
+sign_release "$folder/first.release" 1
+
 say "an aggregator and $devices devices"
 "$starling" certs init --dir "$folder/ca"
 "$starling" certs issue aggregator --authority "$folder/ca" --name aggregator --out "$folder/aggregator"
@@ -90,6 +108,8 @@ path = "loopback"
 ca = "device-$index/ca.pem"
 certificate = "device-$index/certificate.pem"
 key = "device-$index/key.pem"
+[trust]
+root = "root.bundle"
 [[task]]
 name = "digits"
 [task.data]
@@ -108,7 +128,7 @@ done
 operator() { "$starling" aggregator "$@" --config "$folder/aggregator.toml"; }
 
 say "publish version 1; every device serves it"
-operator release publish "$folder/first.release" --task digits
+operator release publish "$folder/first.release" --task digits --bundle "$folder/first.release.bundle"
 until_says "\"serve\":$devices" operator release list --json
 operator release list
 
@@ -124,7 +144,9 @@ units=$("$starling" model inspect "$folder/first.release" | sed -n 's/^0.linear.
 smaller=$folder/smaller.toml
 sed "s/out = 64/out = $units/" "$task" >"$smaller"
 "$starling" model export "$task" --weights "$folder/first.release" --format safetensors --out "$folder/pruned.safetensors"
-operator run start "$smaller" --weights "$folder/pruned.safetensors" --seed 1
+"$starling" publish plan "$smaller" --seed 1 --roots "$folder/root.bundle" --version 1 --key "$folder/alice.key" --out "$folder/plan.bundle"
+second_signature "$folder/plan.bundle"
+operator run start "$smaller" --weights "$folder/pruned.safetensors" --seed 1 --bundle "$folder/plan.bundle"
 until_says "\"round\":2" operator run status --json
 "$starling" client predict --config "$folder/device-0.toml" --input "$folder/samples.csv" --repeat 2000
 if command -v python3 >/dev/null; then
@@ -136,9 +158,14 @@ until_says "\"round\":20" operator run status --json
 operator run export 1 --out "$folder/second.safetensors"
 "$starling" model compress "$smaller" --set train.weights=free --set federation.rounds=10 --weights "$folder/second.safetensors" \
     --out "$folder/second.release" --method deep --effort quick
-operator release publish "$folder/second.release" --task digits
+sign_release "$folder/second.release" 2
+operator release publish "$folder/second.release" --task digits --bundle "$folder/second.release.bundle"
 until_says "\"version\": 2" "$starling" client status --config "$folder/device-0.toml" --json
 until_says "\"serve\":$devices" operator release list --json
 operator release list
 "$starling" client status --config "$folder/device-0.toml"
+say "what alice alone has signed is refused; the old model serves on"
+"$starling" publish release "$folder/first.release" --roots "$folder/root.bundle" --version 3 --key "$folder/alice.key" >/dev/null
+if operator release publish "$folder/first.release" --task digits --bundle "$folder/first.release.bundle"; then exit 1; fi
+"$starling" client predict --config "$folder/device-0.toml" --input "$folder/samples.csv"
 say "done"

@@ -68,6 +68,14 @@ pub(crate) fn read(path: &Path, plan: Option<&TaskPlan>) -> Result<(ModelFile, V
     Ok((model, bytes))
 }
 
+/// The task and the bytes of the release in `path`.
+pub(crate) fn read_release(path: &Path) -> Result<(String, Vec<u8>)> {
+    match read(path, None)? {
+        (ModelFile::Release(release), bytes) => Ok((release.name, bytes)),
+        (ModelFile::Weights(_), _) => bail!("{} holds float weights; a release is needed here", path.display()),
+    }
+}
+
 /// The weights in `path` for the network of `plan`.
 pub(crate) fn read_weights_for(path: &Path, plan: &TaskPlan) -> Result<Weights> {
     let bytes = read_bytes(path)?;

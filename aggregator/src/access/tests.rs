@@ -58,7 +58,7 @@ fn every_role_and_verb_is_decided_as_the_table_says() {
 fn each_role_is_what_its_name_says() {
     assert_eq!(permitted(&holder(Role::Device)), [""; 0]);
     assert_eq!(permitted(&holder(Role::Aggregator)), [""; 0]);
-    let publisher = ["run-list", "run-status", "run-export", "release-publish", "release-list"];
+    let publisher = ["run-list", "run-status", "run-export", "release-publish", "release-list", "trust-renew"];
     assert_eq!(permitted(&holder(Role::Publisher)), publisher, "signs and releases models");
     let reads = [
         "run-list",

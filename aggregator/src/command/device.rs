@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Subcommand;
 use serde_json::{Value, json};
 use starling_daemon::Exit;
+use starling_daemon::span::seconds;
 
 use super::{Ask, forget, print};
 
@@ -95,21 +96,6 @@ pub(crate) fn given(tags: Vec<String>) -> Vec<String> {
     if tags == [""] { Vec::new() } else { tags }
 }
 
-/// A span of time with its unit, in seconds.
-pub(super) fn seconds(text: &str) -> Result<u64, String> {
-    let wrong = || format!("expected a span such as 90s, 15m, 12h or 7d, not {text:?}");
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let factor = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 24 * 3600,
-        _ => return Err(wrong()),
-    };
-    let count: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| wrong())?;
-    count.checked_mul(factor).ok_or_else(wrong)
-}
-
 pub(super) fn execute(verb: DeviceVerb) -> anyhow::Result<Exit> {
     match verb {
         DeviceVerb::Invite { name, tags, expires, open, ask } => {
@@ -191,18 +177,5 @@ fn span(seconds: i64) -> String {
         120..7_200 => format!("{} min", seconds / 60),
         7_200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_are_read_with_their_unit() {
-        assert_eq!((seconds("90s"), seconds("15m"), seconds("7d")), (Ok(90), Ok(900), Ok(604_800)));
-        for wrong in ["", "15", "m", "1y", "-1s", "1µ"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -7,9 +7,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use starling_certs::{Key, write_new, write_new_secret};
 use starling_daemon::Exit;
+use starling_daemon::span::seconds;
 use starling_wire::PublicKey;
 
-use super::device::{decide, list, seconds};
+use super::device::{decide, list};
 use super::{Ask, print};
 use crate::admin::AdminError;
 

@@ -97,7 +97,7 @@ impl Hub {
                 record.version = version;
                 record.rounds_committed = start.kept.as_ref().map_or(0, |kept| kept.round);
                 self.runs.insert(new, Run::stored(record.clone(), Vec::new(), None));
-                let begun = NewRun { task, weights: None, kept: start.kept, who: forgetting.who };
+                let begun = NewRun { task, weights: None, kept: start.kept, bundle: Vec::new(), who: forgetting.who };
                 self.worker.queue(Job::Load(Box::new(record), Some(Box::new(begun)))).await;
                 new
             }

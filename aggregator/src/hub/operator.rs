@@ -63,7 +63,7 @@ impl Hub {
                 }
             }
             AdminRequest::RunRemove { run } => return self.remove(RunId(run), who, reply).await,
-            AdminRequest::ReleasePublish { task, path, version, release_bytes: _, tags } => {
+            AdminRequest::ReleasePublish { task, path, version, release_bytes: _, tags, bundle } => {
                 let Some(file) = path.map(ReleaseFile::Path).or(upload.map(ReleaseFile::Bytes)) else {
                     self.recorder.could_not(who, verb).await;
                     let _ = reply.send(Err("the release is missing".into()));
@@ -73,8 +73,10 @@ impl Hub {
                 let newest =
                     || self.runs.values().rfind(|run| run.record.name == task).map(|run| run.record.tags.clone());
                 let tags = tags.or_else(newest).unwrap_or_default();
-                return self.publish(Publication { task, file, version, tags }, who, reply).await;
+                let publication = Publication { task, file, version, tags, bundle: bundle.unwrap_or_default() };
+                return self.worker.queue(Job::Publish(publication, who, reply)).await;
             }
+            AdminRequest::TrustRenew { bundle } => return self.worker.queue(Job::Renew(bundle, who, reply)).await,
             AdminRequest::Keep { request } => {
                 self.recorder.looked(who, verb).await;
                 return self.worker.queue(Job::Keep(request, reply)).await;
@@ -147,7 +149,8 @@ impl Hub {
         let mut run = Run::stored(record.clone(), Vec::new(), None);
         run.starter = Some((who, reply));
         self.runs.insert(id, run);
-        let new = NewRun { task, weights, kept: None, who };
+        let bundle = request.bundle.unwrap_or_default();
+        let new = NewRun { task, weights, kept: None, bundle, who };
         self.worker.queue(Job::Load(Box::new(record), Some(Box::new(new)))).await;
     }
 

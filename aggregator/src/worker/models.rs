@@ -8,10 +8,12 @@ use starling_audit::{About, Action, Entry};
 use starling_protocol::run::cohort_max;
 use starling_spec::{CodecSpec, TaskPlan};
 use starling_store::Batch;
+use starling_trust::Subject;
 use starling_update::{Numerics, Version, difference};
 use starling_wire::{Address, Digest};
 
 use super::{Loaded, Model, NewRun, State};
+use crate::bundles;
 use crate::export;
 use crate::kept::{self, KeptVersion};
 use crate::records::{self, RoundRecord, RunRecord};
@@ -23,12 +25,17 @@ impl State {
         new: Option<NewRun>,
     ) -> Result<Loaded, Box<dyn std::error::Error>> {
         let starter = new.as_ref().map(|new| new.who);
-        let mut weights = None;
-        let mut begin = None;
+        let (mut weights, mut begin) = (None, None);
+        let mut bundle = bundles::load(&self.store, &bundles::of_run(record.run))?;
         let task = match new {
-            Some(NewRun { task, weights: given, kept, who: _ }) => {
+            Some(NewRun { task, weights: given, kept, bundle: signed, who: _ }) => {
                 weights = given;
                 begin = kept;
+                bundle = match record.origin {
+                    // The same plan again: what was signed of it holds for it.
+                    Some((from, _)) => bundles::load(&self.store, &bundles::of_run(from))?,
+                    None => Bytes::from(signed),
+                };
                 let json = serde_json::to_vec(&task)?;
                 record.task_blob = Digest::of(&json).to_string();
                 self.store.put_blob(&record.task_blob, &json)?;
@@ -37,6 +44,9 @@ impl State {
             None => serde_json::from_slice(&export::blob(&self.store, &record.task_blob)?)?,
         };
         let plan = Arc::new(TaskPlan::new(&task, record.seed)?);
+        if starter.is_some() && record.origin.is_none() && !bundle.is_empty() {
+            bundles::check(&bundle, Subject::Plan, &plan.name, &plan.to_json())?;
+        }
         let manifest = plan.manifest()?;
         let count = manifest.len();
         let numerics = Numerics::new(&plan.update, count, cohort_max(&task.federation))?;
@@ -62,6 +72,7 @@ impl State {
                 let master_blob = record.master_blob.clone();
                 kept::put(&mut batch, &KeptVersion { run: record.run, round: 0, version: 0, master_blob })?;
             }
+            bundles::put(&self.store, &mut batch, &bundles::of_run(record.run), &bundle)?;
             self.write(batch, &record, None, false)?;
         } else if record.version_blob != version.digest().to_string() {
             return Err("the stored model does not encode to the version that was published".into());
@@ -69,7 +80,7 @@ impl State {
         let reference = version.reference();
         let attempt_first = attempt_first(self.store.era()?);
         let tensors = manifest.tensors.len();
-        let loaded = Loaded { record, plan, task: Arc::new(task), numerics, reference, tensors, attempt_first };
+        let loaded = Loaded { record, plan, task: Arc::new(task), numerics, reference, tensors, attempt_first, bundle };
         let whole = (reference.codec, reference.digest, version.encoded().clone());
         self.shelf.put(loaded.record.run, whole, None, &loaded.record.tags);
         let model = Model { loaded: loaded.clone(), version, fold: None, loss_sum: 0.0 };

@@ -3,10 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use starling_wire::ReleaseRefusal;
+use starling_wire::{ReleaseRefusal, RunPlan};
 
 use super::Agent;
-use crate::serving::intake::Installation;
+use crate::serving::intake::{Candidate, Installation};
 use crate::serving::releases::Releases;
 use crate::serving::socket::Socket;
 use crate::status::ReleaseStatus;
@@ -58,18 +58,47 @@ impl Agent {
         self.write_status();
     }
 
-    /// What the status file says of releases.
+    /// Says so when what says what is newest has run out, and when that is over.
+    pub(super) fn note_expiry(&mut self) {
+        let Some(trust) = &self.trust else { return };
+        if trust.has_expired() == self.expired {
+            return;
+        }
+        self.expired = !self.expired;
+        if self.expired {
+            tracing::warn!(stops = trust.stops(), "the freshness statement has run out: nothing says what is newest");
+            self.intake.handle_expired();
+        }
+        self.write_status();
+    }
+
+    /// A plan is announced. What publishers signed of it is judged before any round of it.
+    pub(super) fn judge_plan(&mut self, announced: &RunPlan) {
+        if let Some(trust) = &self.trust
+            && self.tasks.contains(&announced.name)
+        {
+            trust.take_plan(announced);
+            self.note_expiry();
+            self.write_status();
+        }
+    }
+
+    /// What the status file says of releases and of trust.
     pub(super) fn note_releases(&mut self) {
+        self.status.trust = self.trust.as_ref().map(|trust| trust.status());
         let mut notes = std::collections::BTreeMap::new();
         for task in &self.tasks {
             let held = self.releases.held(task);
-            let problem = self.intake.problem(task).map(|problem| problem.text().to_owned());
+            let problem = self.intake.problem(task).map(str::to_owned);
             if held.is_some() || problem.is_some() {
+                // With a root of trust, only what was signed counts as held.
+                let held_signed = held.is_some() && self.trust.is_some();
                 let note = ReleaseStatus {
                     version: held.as_ref().map(|held| held.version),
                     digest: held.as_ref().map(|held| held.digest.to_string()),
                     bytes: held.map(|held| held.length),
-                    serving: self.socket.is_some(),
+                    serving: self.socket.is_some() && self.releases.serves(task).is_some(),
+                    signed: held_signed,
                     problem,
                 };
                 notes.insert(task.clone(), note);
@@ -80,8 +109,9 @@ impl Agent {
 }
 
 fn install(releases: &Releases, installation: &Installation) -> Result<(), ReleaseRefusal> {
+    let Candidate { offer, permit } = &installation.candidate;
     match &installation.bytes {
-        Some(bytes) => releases.install(&installation.offer, bytes),
-        None => releases.install(&installation.offer, &releases.file(&installation.offer.digest)?),
+        Some(bytes) => releases.install(offer, bytes, permit.as_ref()),
+        None => releases.install(offer, &releases.file(&offer.digest)?, permit.as_ref()),
     }
 }

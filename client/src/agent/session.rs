@@ -11,8 +11,8 @@ use starling_net::{
 use starling_protocol::participant::Action;
 use starling_update::Sealed;
 use starling_wire::{
-    Address, Available, BlobHeader, BlobKind, Decline, DeviceId, Digest, Receipt, Refusal, RoundStart, ToAggregator,
-    ToClient, Verdict,
+    Address, Available, BlobHeader, BlobKind, Decline, DeviceId, Digest, Receipt, Refusal, ReleaseOffer, RoundStart,
+    ToAggregator, ToClient, Verdict,
 };
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
@@ -221,6 +221,7 @@ impl Agent {
         match message {
             ToClient::Plan(plan) => {
                 tracing::info!(run = %plan.run, task = plan.name, "a run is offered");
+                self.judge_plan(&plan);
                 let held = self.shelf.digest(plan.run, plan.task);
                 self.participant.handle_plan(&plan, held);
             }
@@ -246,14 +247,11 @@ impl Agent {
                     self.participant.handle_fetch_refused(digest);
                 }
             }
-            ToClient::Release(offer) => {
-                tracing::info!(
-                    task = offer.task,
-                    version = offer.version,
-                    bytes = offer.length,
-                    "a release is offered"
-                );
-                self.intake.handle_offer(offer);
+            ToClient::Release(offered) => {
+                let ReleaseOffer { task, version, length, .. } = &offered.offer;
+                tracing::info!(task, version, bytes = length, "a release is offered");
+                self.intake.handle_offer(offered);
+                self.note_expiry();
                 self.install_releases();
                 self.write_status();
             }
@@ -327,6 +325,7 @@ impl Agent {
             Err(refusal) => {
                 tracing::warn!(run = %blob.header().run, %refusal, "a blob from the aggregator was refused");
                 blob.refuse(refusal);
+                self.write_status();
             }
         }
     }
@@ -353,7 +352,8 @@ impl Agent {
     fn handle_arrival(&mut self, header: &BlobHeader, result: Result<(Bytes, Digest), ReceiveError>) {
         if header.kind == BlobKind::Release {
             self.intake.handle_arrival(result);
-            return self.install_releases();
+            self.install_releases();
+            return self.write_status();
         }
         let run = header.run;
         match self.downloads.complete(header, result) {

@@ -107,7 +107,7 @@ pub(crate) mod tests {
     use starling_wire::Digest;
 
     use super::*;
-    use crate::serving::verified::verify;
+    use crate::serving::verified::{Basis, verify};
 
     /// A release of the task "digits": two outputs, the sum of the pixels times ±`weight`.
     pub(crate) fn release_bytes(weight: f32) -> Vec<u8> {
@@ -154,7 +154,7 @@ pub(crate) mod tests {
     #[test]
     fn a_release_that_cannot_run_or_be_scaled_is_refused_with_the_reason() {
         let prepare = |bytes: Vec<u8>, train| {
-            Model::prepare(verify(&offer(1, &bytes), &bytes).expect("verified"), &binding(train))
+            Model::prepare(verify(&offer(1, &bytes), &bytes, Basis::Offer).expect("verified"), &binding(train))
         };
         let model = prepare(release_bytes(1.0), "embedded:optdigits").expect("prepared");
         assert_eq!((model.input_len(), model.shape(3).map(|shape| (shape.outputs, shape.width))), (64, Some((2, 2))));

@@ -4,20 +4,23 @@
 //! | --- | --- | --- |
 //! | `releases` | digest of the task's name | the offer; the file is the blob of its digest |
 //!
-//! The order of an installation: blob, record, swap, then the old blob goes. A crash in between leaves the old release or the
-//! new one. Versions only increase. After a start a release is read when it is first asked for, so that a device that
+//! The order of an installation: blob, record (and, where a root of trust is pinned, what is believed, in the same batch), swap, then
+//! the old blob goes. A crash in between leaves the old release or the new one. Versions only increase: by the offers' numbers, or by
+//! the statements that are believed. What the disk holds but nobody signed for is not served where signatures are asked for. After a start a release is read when it is first asked for, so that a device that
 //! nobody asks holds nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use starling_store::{Batch, Store, StoreError};
+use starling_trust::Permit;
 use starling_wire::{Digest, ReleaseOffer, ReleaseRefusal};
 
 use super::model::Model;
-use super::verified::{Verified, verify};
+use super::verified::{Basis, Verified, verify};
 use crate::config::TaskBinding;
 use crate::learner::with_causes;
+use crate::trust::{Keeper, NotTaken};
 
 const RELEASES: &str = "releases";
 
@@ -30,8 +33,10 @@ struct Slot {
 pub(crate) struct Releases {
     store: Arc<Store>,
     bindings: Vec<TaskBinding>,
+    /// What publishers' signatures lead to, if the owner asks for them.
+    trust: Option<Arc<Keeper>>,
     slots: RwLock<BTreeMap<String, Slot>>,
-    /// One reads from the disk at a time: the others find it done.
+    /// One reads from the disk at a time, the others find it done; and none while a release is exchanged for another.
     loading: Mutex<()>,
 }
 
@@ -44,11 +49,20 @@ pub(crate) enum NoModel {
     Several(String),
     #[error("the release on the disk cannot be served: {0}")]
     Unreadable(String),
+    #[error(
+        "what says which release is the newest has run out, and this device's owner has chosen to stop then ([trust] on_expiry); \
+         a newer freshness statement ends it"
+    )]
+    Expired,
 }
 
 impl Releases {
     /// What an earlier process left, for the tasks that are still bound; the others' releases are removed.
-    pub(crate) fn open(store: Arc<Store>, bindings: Vec<TaskBinding>) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        store: Arc<Store>,
+        bindings: Vec<TaskBinding>,
+        trust: Option<Arc<Keeper>>,
+    ) -> Result<Self, StoreError> {
         let records: Vec<(String, ReleaseOffer)> = store.scan(RELEASES)?;
         let mut slots = BTreeMap::new();
         for (key, offer) in records {
@@ -61,7 +75,7 @@ impl Releases {
                 store.remove_blob(&offer.digest.to_string())?;
             }
         }
-        Ok(Self { store, bindings, slots: RwLock::new(slots), loading: Mutex::new(()) })
+        Ok(Self { store, bindings, trust, slots: RwLock::new(slots), loading: Mutex::new(()) })
     }
 
     /// The blobs that belong to releases.
@@ -77,14 +91,34 @@ impl Releases {
         Ok(())
     }
 
-    /// The release that is held of `task`.
+    /// The release that is held of `task` and believed.
     pub(crate) fn held(&self, task: &str) -> Option<ReleaseOffer> {
-        self.read().get(task).map(|slot| slot.offer.clone())
+        let offer = self.read().get(task).map(|slot| slot.offer.clone());
+        offer.filter(|offer| self.believes(offer))
     }
 
-    /// All that are held.
+    /// All that are held and believed.
     pub(crate) fn all(&self) -> Vec<ReleaseOffer> {
-        self.read().values().map(|slot| slot.offer.clone()).collect()
+        let offers: Vec<ReleaseOffer> = self.read().values().map(|slot| slot.offer.clone()).collect();
+        offers.into_iter().filter(|offer| self.believes(offer)).collect()
+    }
+
+    /// The version that predictions of `task` come from, if there are any.
+    pub(crate) fn serves(&self, task: &str) -> Option<u64> {
+        self.held(task).filter(|_| !self.stops()).map(|held| held.version)
+    }
+
+    /// What publishers' signatures lead to, if the owner asks for them.
+    pub(crate) fn trust(&self) -> Option<&Arc<Keeper>> {
+        self.trust.as_ref()
+    }
+
+    fn believes(&self, offer: &ReleaseOffer) -> bool {
+        self.trust.as_ref().is_none_or(|trust| trust.has_verified(offer))
+    }
+
+    fn stops(&self) -> bool {
+        self.trust.as_ref().is_some_and(|trust| trust.stops())
     }
 
     /// Bytes of the releases of other tasks than `task`.
@@ -108,6 +142,9 @@ impl Releases {
             let slot = slot.ok_or_else(|| NoModel::NoRelease(task.to_owned()))?;
             Ok((slot.offer.clone(), slot.model.clone()))
         };
+        if self.stops() {
+            return Err(NoModel::Expired);
+        }
         // The common case copies no name.
         if let Some(model) = self.read().get(task).and_then(|slot| slot.model.clone()) {
             return Ok(model);
@@ -134,7 +171,8 @@ impl Releases {
     fn load(&self, offer: &ReleaseOffer) -> Result<Model, String> {
         let bytes = self.store.get_blob(&offer.digest.to_string()).map_err(|error| with_causes(&error))?;
         let bytes = bytes.ok_or("its file is gone; it comes back when a newer one is published")?;
-        let verified = verify(offer, &bytes).map_err(|refusal| refusal.to_string())?;
+        let basis = self.trust.as_deref().map_or(Basis::Offer, Basis::Held);
+        let verified = verify(offer, &bytes, basis).map_err(|refusal| refusal.to_string())?;
         Model::prepare(verified, self.binding(offer).map_err(|refusal| refusal.to_string())?)
             .map_err(|refusal| refusal.to_string())
     }
@@ -144,18 +182,25 @@ impl Releases {
     }
 
     /// Makes `bytes` the release of its task, if it is one that can be served: durable first, then swapped in. Until then, and
-    /// when it is refused, the one before serves on. Blocks.
+    /// when it is refused, the one before serves on. `permit` is what publishers stated of it, where the owner asks for that. Blocks.
     ///
     /// # Errors
     /// The [`ReleaseRefusal`] that the aggregator is told.
-    pub(crate) fn install(&self, offer: &ReleaseOffer, bytes: &[u8]) -> Result<(), ReleaseRefusal> {
-        let verified: Verified = verify(offer, bytes)?;
+    pub(crate) fn install(
+        &self,
+        offer: &ReleaseOffer,
+        bytes: &[u8],
+        permit: Option<&Permit>,
+    ) -> Result<(), ReleaseRefusal> {
+        let basis = match (&self.trust, permit) {
+            (None, _) => Basis::Offer,
+            (Some(_), Some(permit)) => Basis::Permit(permit),
+            (Some(keeper), None) => Basis::Held(keeper),
+        };
+        let verified: Verified = verify(offer, bytes, basis)?;
+        let signed = verified.signed().cloned();
         let model = Arc::new(Model::prepare(verified, self.binding(offer)?)?);
         let offer = model.offer().clone();
-        let before = self.held(&offer.task);
-        if before.as_ref().is_some_and(|before| before.version >= offer.version) {
-            return Err(ReleaseRefusal::Older);
-        }
         let not_stored = |error: StoreError| {
             tracing::error!(
                 task = offer.task,
@@ -165,10 +210,19 @@ impl Releases {
             );
             ReleaseRefusal::NotStored
         };
+        let _exchanging = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.read().get(&offer.task).map(|slot| slot.offer.clone());
+        // Signed statements say themselves what is older, and forget it when a key has lost its word.
+        if signed.is_none() && before.as_ref().is_some_and(|before| before.version >= offer.version) {
+            return Err(ReleaseRefusal::Older);
+        }
         self.store.put_blob(&offer.digest.to_string(), bytes).map_err(not_stored)?;
         let mut batch = Batch::new();
         batch.put(RELEASES, &key(&offer.task), &offer).map_err(not_stored)?;
-        self.store.commit(batch).map_err(not_stored)?;
+        match (&self.trust, &signed) {
+            (Some(trust), Some(signed)) => trust.hold(signed, batch).map_err(|why: NotTaken| why.release())?,
+            _ => self.store.commit(batch).map_err(not_stored)?,
+        }
         let slot = Slot { offer: offer.clone(), model: Some(model) };
         self.slots.write().unwrap_or_else(PoisonError::into_inner).insert(offer.task.clone(), slot);
         if let Some(old) = before.filter(|before| before.digest != offer.digest)
@@ -201,7 +255,7 @@ mod tests {
     use crate::serving::model::tests::{binding, offer, release_bytes, unrunnable_bytes};
 
     fn open(folder: &std::path::Path, train: &str) -> Releases {
-        Releases::open(Arc::new(crate::state::tests::open_store(folder).expect("a store")), vec![binding(train)])
+        Releases::open(Arc::new(crate::state::tests::open_store(folder).expect("a store")), vec![binding(train)], None)
             .expect("releases")
     }
 
@@ -213,15 +267,15 @@ mod tests {
         let releases = open(folder.path(), DATA);
         assert_eq!(releases.model("digits").expect_err("none"), NoModel::NoRelease("digits".into()));
         let (first, second) = (release_bytes(1.0), release_bytes(2.0));
-        releases.install(&offer(1, &first), &first).expect("installed");
+        releases.install(&offer(1, &first), &first, None).expect("installed");
         let old = releases.model("digits").expect("served");
-        releases.install(&offer(3, &second), &second).expect("installed");
+        releases.install(&offer(3, &second), &second, None).expect("installed");
         assert_eq!((old.offer().version, releases.model("").expect("the only one").offer().version), (1, 3));
-        assert_eq!(releases.install(&offer(3, &first), &first), Err(ReleaseRefusal::Older), "the same number");
-        assert_eq!(releases.install(&offer(2, &first), &first), Err(ReleaseRefusal::Older), "a rollback");
+        assert_eq!(releases.install(&offer(3, &first), &first, None), Err(ReleaseRefusal::Older), "the same number");
+        assert_eq!(releases.install(&offer(2, &first), &first, None), Err(ReleaseRefusal::Older), "a rollback");
         let bad = unrunnable_bytes();
-        assert_eq!(releases.install(&offer(4, &bad), &bad), Err(ReleaseRefusal::NotRunnable));
-        assert_eq!(releases.install(&offer(4, &first), &second), Err(ReleaseRefusal::DigestMismatch));
+        assert_eq!(releases.install(&offer(4, &bad), &bad, None), Err(ReleaseRefusal::NotRunnable));
+        assert_eq!(releases.install(&offer(4, &first), &second, None), Err(ReleaseRefusal::DigestMismatch));
         assert_eq!(releases.model("digits").expect("served").offer().version, 3);
         assert_eq!(releases.store.blobs().expect("a list"), [Digest::of(&second).to_string()]);
     }
@@ -230,7 +284,7 @@ mod tests {
     fn a_release_is_served_from_the_disk_after_a_restart() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let bytes = release_bytes(1.0);
-        open(folder.path(), DATA).install(&offer(1, &bytes), &bytes).expect("installed");
+        open(folder.path(), DATA).install(&offer(1, &bytes), &bytes, None).expect("installed");
         let releases = open(folder.path(), DATA);
         assert_eq!(Releases::named(&releases.store).expect("read").len(), 1);
         assert!(releases.read()["digits"].model.is_none(), "nothing is in memory before the first question");
@@ -250,9 +304,9 @@ mod tests {
     fn inv13_a_release_of_a_task_that_is_not_bound_any_more_is_removed() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let bytes = release_bytes(1.0);
-        open(folder.path(), DATA).install(&offer(1, &bytes), &bytes).expect("installed");
+        open(folder.path(), DATA).install(&offer(1, &bytes), &bytes, None).expect("installed");
         let store = Arc::new(crate::state::tests::open_store(folder.path()).expect("a store"));
-        let releases = Releases::open(Arc::clone(&store), Vec::new()).expect("releases");
+        let releases = Releases::open(Arc::clone(&store), Vec::new(), None).expect("releases");
         assert!(releases.all().is_empty() && store.blobs().expect("a list").is_empty());
     }
 }

@@ -252,7 +252,7 @@ impl Answerer {
         let model = releases.model(request.task).map_err(|error| {
             let trouble = match error {
                 NoModel::NoRelease(_) | NoModel::Several(_) => Trouble::NoRelease,
-                NoModel::Unreadable(_) => Trouble::Unavailable,
+                NoModel::Unreadable(_) | NoModel::Expired => Trouble::Unavailable,
             };
             (trouble, error.to_string())
         })?;
@@ -305,7 +305,7 @@ mod tests {
     fn serving() -> Serving {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = Arc::new(crate::state::tests::open_store(folder.path()).expect("a store"));
-        let releases = Releases::open(store, vec![binding("embedded:optdigits")]).expect("releases");
+        let releases = Releases::open(store, vec![binding("embedded:optdigits")], None).expect("releases");
         let releases = Arc::new(releases);
         let path = folder.path().join("serve.sock");
         let socket = Socket::listen(&path, &releases).expect("a socket");
@@ -314,7 +314,7 @@ mod tests {
 
     fn install(serving: &Serving, version: u64, weight: f32) {
         let bytes = release_bytes(weight);
-        serving.releases.install(&offer(version, &bytes), &bytes).expect("installed");
+        serving.releases.install(&offer(version, &bytes), &bytes, None).expect("installed");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -9,6 +9,7 @@ pub mod keeping;
 pub mod logging;
 pub mod schedule;
 pub mod signals;
+pub mod span;
 pub mod usage;
 
 pub use config::ConfigError;

@@ -19,5 +19,6 @@ pub(crate) mod escrow;
 pub(crate) mod file;
 pub(crate) mod ring;
 pub(crate) mod rotate;
+pub(crate) mod sealed_file;
 pub(crate) mod secret;
 pub(crate) mod source;

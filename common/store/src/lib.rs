@@ -60,6 +60,7 @@ pub use keys::compartment::COMPARTMENT_ID_BYTES_MAX;
 pub use keys::error::KeyError;
 pub use keys::escrow::{ESCROW_TTL_S, recover, recovery_init};
 pub use keys::rotate::{Rotated, rotate};
+pub use keys::sealed_file::{create_key_file, read_key_file};
 pub use keys::source::KeySource;
 pub use root::Anchor;
 pub use store::{Forgotten, Store};

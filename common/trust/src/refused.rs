@@ -1,8 +1,10 @@
 //! The closed list of reasons for which a device does not believe a document or an artefact.
 
+use starling_wire::Distrust;
+
 use crate::key::KeyId;
 
-/// Why something is not believed. The codes are stable; 60 to 79 are set aside for them among the protocol's.
+/// Why something is not believed, with the figures. [`Refused::reason`] is what travels.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
@@ -132,51 +134,28 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// The stable number.
-    pub fn code(&self) -> u16 {
+    /// The reason without its figures, with a stable code.
+    pub fn reason(&self) -> Distrust {
         match self {
-            Refused::TooLarge { .. } => 60,
-            Refused::Malformed(_) => 61,
-            Refused::WrongKind { .. } => 62,
-            Refused::OtherOrigin => 63,
-            Refused::TooFewSignatures { .. } => 64,
-            Refused::WrongSignature(_) => 65,
-            Refused::Rollback { .. } => 66,
-            Refused::Equivocation { .. } => 67,
-            Refused::Expired { .. } => 68,
-            Refused::NotCurrent { .. } => 69,
-            Refused::NoCurrent => 70,
-            Refused::NoPublisher(_) => 71,
-            Refused::WrongTask { .. } => 72,
-            Refused::RootGap { .. } => 73,
-            Refused::StaleRoot { .. } => 74,
-            Refused::LengthMismatch { .. } => 75,
-            Refused::DigestMismatch => 76,
-            Refused::NotHeld { .. } => 77,
-        }
-    }
-
-    /// The stable name in logs and tables.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Refused::TooLarge { .. } => "TooLarge",
-            Refused::Malformed(_) => "Malformed",
-            Refused::WrongKind { .. } => "WrongKind",
-            Refused::OtherOrigin => "OtherOrigin",
-            Refused::TooFewSignatures { .. } => "TooFewSignatures",
-            Refused::WrongSignature(_) => "WrongSignature",
-            Refused::Rollback { .. } => "Rollback",
-            Refused::Equivocation { .. } => "Equivocation",
-            Refused::Expired { .. } => "Expired",
-            Refused::NotCurrent { .. } => "NotCurrent",
-            Refused::NoCurrent => "NoCurrent",
-            Refused::NoPublisher(_) => "NoPublisher",
-            Refused::WrongTask { .. } => "WrongTask",
-            Refused::RootGap { .. } => "RootGap",
-            Refused::StaleRoot { .. } => "StaleRoot",
-            Refused::LengthMismatch { .. } => "LengthMismatch",
-            Refused::DigestMismatch => "DigestMismatch",
-            Refused::NotHeld { .. } => "NotHeld",
+            Refused::TooLarge { .. } => Distrust::TooLarge,
+            Refused::Malformed(_) => Distrust::Malformed,
+            Refused::WrongKind { .. } => Distrust::WrongKind,
+            Refused::OtherOrigin => Distrust::OtherOrigin,
+            Refused::TooFewSignatures { .. } => Distrust::TooFewSignatures,
+            Refused::WrongSignature(_) => Distrust::WrongSignature,
+            Refused::Rollback { .. } => Distrust::Rollback,
+            Refused::Equivocation { .. } => Distrust::Equivocation,
+            Refused::Expired { .. } => Distrust::Expired,
+            Refused::NotCurrent { .. } => Distrust::NotCurrent,
+            Refused::NoCurrent => Distrust::NoCurrent,
+            Refused::NoPublisher(_) => Distrust::NoPublisher,
+            Refused::WrongTask { .. } => Distrust::WrongTask,
+            Refused::RootGap { .. } => Distrust::RootGap,
+            Refused::StaleRoot { .. } => Distrust::StaleRoot,
+            Refused::LengthMismatch { expected, got } if got > expected => Distrust::TooLong,
+            Refused::LengthMismatch { .. } => Distrust::TooShort,
+            Refused::DigestMismatch => Distrust::DigestMismatch,
+            Refused::NotHeld { .. } => Distrust::NotHeld,
         }
     }
 }

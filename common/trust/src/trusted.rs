@@ -8,6 +8,7 @@
 //!
 //! What was believed stays when something after it is refused: a new root is kept though the release behind it is bad.
 
+mod pin;
 mod record;
 
 use std::collections::BTreeMap;
@@ -47,23 +48,6 @@ pub struct Outcome {
 }
 
 impl Trusted {
-    /// Begins with the root that the device's owner put into its configuration, of any version. Its signatures are checked for
-    /// accidents; the trust comes from the owner.
-    ///
-    /// # Errors
-    /// When it is no root, or not signed by its own threshold.
-    pub fn pin(root: &[u8]) -> Result<Self, Refused> {
-        let document = Document::parse(root)?;
-        let root = as_root(&document)?.clone();
-        document.check(&root, root.root_quorum())?;
-        let head = root.head();
-        let origin = if head.version == 1 { document.digest() } else { head.origin };
-        check_origin_of_root(&root, origin)?;
-        let floor_unix_s = head.issued_unix_s;
-        let root = (document, root);
-        Ok(Self { origin, root, current: None, floor_unix_s, seen: BTreeMap::new(), held: BTreeMap::new() })
-    }
-
     /// The root in force.
     pub fn root(&self) -> &Root {
         &self.root.1
@@ -77,6 +61,13 @@ impl Trusted {
     /// The newest freshness statement.
     pub fn current(&self) -> Option<&Current> {
         self.current.as_ref().map(|(_, current)| current)
+    }
+
+    /// When what says what is newest runs out: the root or the freshness statement, whichever is earlier. From then on the
+    /// device cannot know whether something newer is held back from it. `None` before the first freshness statement.
+    pub fn expires_unix_s(&self) -> Option<u64> {
+        let current = self.current()?;
+        Some(current.head.expires_unix_s.min(self.root().head().expires_unix_s))
     }
 
     /// The time that expiry is compared with when the clock says `clock_unix_s`.
@@ -110,12 +101,26 @@ impl Trusted {
     /// # Errors
     /// [`Refused::NotHeld`].
     pub fn held(&self, subject: Subject, task: &str, bytes: &[u8]) -> Result<Verified, Refused> {
+        self.held_as(subject, task, bytes.len() as u64, Digest::of(bytes))
+    }
+
+    /// The same for bytes whose digest the caller has computed, or will compare.
+    ///
+    /// # Errors
+    /// [`Refused::NotHeld`].
+    pub fn held_as(&self, subject: Subject, task: &str, length: u64, digest: Digest) -> Result<Verified, Refused> {
         match self.held.get(&(subject, task.to_owned())) {
-            Some(&(version, length, digest)) if length == bytes.len() as u64 && digest == Digest::of(bytes) => {
+            Some(&(version, known_length, known)) if (known_length, known) == (length, digest) => {
                 Ok(Verified::new(subject, task.to_owned(), version, length, digest))
             }
             _ => Err(Refused::NotHeld { what: subject.kind().word(), task: task.to_owned() }),
         }
+    }
+
+    /// Whether the freshness statement names a later version than the one that is held.
+    pub fn is_superseded(&self, held: &Verified) -> bool {
+        let entry = self.current().and_then(|current| current.entry(held.task()));
+        entry.and_then(|entry| entry.named(held.subject())).is_some_and(|named| named.version > held.version())
     }
 
     fn judge(&mut self, bundle: &Bundle, subject: Subject, task: &str, clock: u64) -> Result<Permit, Refused> {

@@ -6,8 +6,8 @@ use std::path::Path;
 use starling_spec::CodecSpec;
 use starling_update::{Version, difference, seal};
 use starling_wire::{
-    Address, BlobHeader, BlobKind, CodecId, DeviceId, Digest, Hello, ModelRef, Refusal, RoundKind, RoundStart, RunId,
-    TaskId, ToAggregator, ToClient, UpdateReport, Verdict, Welcome, encode,
+    Address, BlobHeader, BlobKind, CodecId, Decline, DeviceId, Digest, Distrust, Hello, ModelRef, Refusal, RoundKind,
+    RoundStart, RunId, TaskId, ToAggregator, ToClient, UpdateReport, Verdict, Welcome, encode,
 };
 
 fn document() -> String {
@@ -86,6 +86,25 @@ fn the_examples_of_the_protocol_document_are_what_is_sent() {
     .map(|(name, bytes)| (name.to_owned(), bytes))
     .collect();
     assert_eq!(examples, expected);
+}
+
+#[test]
+fn the_protocol_document_lists_every_reason_of_distrust() {
+    let document = document();
+    let section = document.split("\n### Signed releases and plans").nth(1).expect("a section");
+    let section = section.split("\n## ").next().expect("what comes before the next");
+    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| ") && line.contains("| `")).collect();
+    let expected: Vec<String> = (0..)
+        .zip(Distrust::ALL)
+        .map(|(position, reason): (u32, _)| {
+            let address = Address { task: TaskId([7; 16]), run: RunId(1), round: 1, attempt: 1 };
+            let message = ToAggregator::Decline(address, Decline::Untrusted(*reason));
+            let body = encode(&message).expect("a message");
+            assert_eq!(body[body.len() - 4..], position.to_le_bytes(), "a frame names a reason by its position");
+            format!("| {} | {position} | `{}` | {} |", reason.code(), reason.name(), reason.text())
+        })
+        .collect();
+    assert_eq!(rows, expected);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! `docs/PROTOCOL.md` draws the bytes.
 
 pub mod blob;
+pub mod distrust;
 pub mod enrol;
 pub mod frame;
 pub mod ids;
@@ -16,6 +17,7 @@ pub mod refusal;
 pub mod release;
 
 pub use blob::{BLOB_HEADER_BYTES, BlobHeader, BlobKind, CodecId, HeaderError};
+pub use distrust::Distrust;
 pub use enrol::{Credential, FromAuthority, JoinRequest, LateRenewal, PublicKey, RenewRequest, ToAuthority};
 pub use frame::{FrameError, decode, encode};
 pub use ids::{Address, DeviceId, Digest, Identity, ParseIdError, Role, RunId, TaskId};
@@ -25,7 +27,7 @@ pub use message::{
     ToAggregator, ToClient, UpdateReport, ValueRange, Verdict, WantReceipt, Welcome,
 };
 pub use refusal::Refusal;
-pub use release::{RELEASE_RUN, ReleaseOffer, ReleaseRefusal, ReleaseReport, Standing};
+pub use release::{OfferedRelease, RELEASE_RUN, ReleaseOffer, ReleaseRefusal, ReleaseReport, Standing};
 
 /// The version of the protocol that this build speaks; a hello offers a range of them.
 pub const PROTOCOL_VERSION: u16 = 1;

@@ -1,10 +1,12 @@
 //! Every bound on what a peer can make us hold, with its derivation (invariant 6).
 
-/// Bytes of one control frame, its length prefix left out. The largest frame is a [`crate::ToClient::Plan`]: a plan may
-/// take [`PLAN_BYTES_MAX`], and the rest of it stays far below 1 KiB.
+/// Bytes of one control frame, its length prefix left out. The largest frames are a [`crate::ToClient::Plan`], whose plan and
+/// bundle take [`PLAN_BYTES_MAX`] together, and a [`crate::ToClient::Release`], whose bundle may take as much; the rest of both
+/// stays far below 1 KiB.
 pub const FRAME_BYTES_MAX: usize = PLAN_BYTES_MAX + 1024;
 
-/// Bytes of a run's plan (model spec and training settings as JSON). A residual network of 100 layers takes 6 KiB.
+/// Bytes of a run's plan (model spec and training settings as JSON) and of what was signed of it. A residual network of 100 layers
+/// takes 6 KiB, a bundle of three roots and ten tasks 5 KiB.
 pub const PLAN_BYTES_MAX: usize = 60 * 1024;
 
 /// Bytes of a name: task, device, software version. Long enough for a host name (253), short enough for a log line.

@@ -4,10 +4,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::blob::CodecId;
+use crate::distrust::Distrust;
 use crate::enrol::{Credential, RenewRequest};
 use crate::ids::{Address, DeviceId, Digest, RunId, TaskId};
 use crate::refusal::Refusal;
-use crate::release::{ReleaseOffer, ReleaseReport};
+use crate::release::{OfferedRelease, ReleaseReport};
 
 /// From a device to its aggregator. Not `non_exhaustive`: the aggregator says of each message who may send it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,7 +58,7 @@ pub enum ToClient {
     /// A fetch that cannot be served.
     FetchRefused(Digest, Refusal),
     /// The release of a task that the device offers itself for.
-    Release(ReleaseOffer),
+    Release(OfferedRelease),
     /// Proof that an update is in the audit log.
     Receipt(Receipt),
     /// There is no receipt to give for this run and round.
@@ -113,6 +114,10 @@ pub struct RunPlan {
     /// Model spec, training and update settings as JSON (`starling_spec::TaskPlan`).
     #[serde(with = "serde_bytes")]
     pub plan: Vec<u8>,
+    /// What publishers signed of the plan: a bundle of `starling-trust`, empty where nobody signed. Plan and bundle have at
+    /// most [`crate::limits::PLAN_BYTES_MAX`] bytes together.
+    #[serde(with = "serde_bytes")]
+    pub bundle: Vec<u8>,
 }
 
 /// What a round asks of its cohort.
@@ -171,6 +176,23 @@ pub enum Decline {
     ModelUnavailable,
     /// Training failed.
     TrainingFailed,
+    /// The device trains signed plans only, and does not believe this one.
+    Untrusted(Distrust),
+}
+
+impl Decline {
+    /// Why, in words for the operator.
+    pub fn text(self) -> &'static str {
+        match self {
+            Decline::NoData => "the device has no data for the task",
+            Decline::Policy => "the device's owner has bound no task of this name",
+            Decline::Busy => "the device is busy with another round",
+            Decline::PlanNotUnderstood => "the device's software cannot carry out the plan",
+            Decline::ModelUnavailable => "the model could not be fetched or decoded",
+            Decline::TrainingFailed => "training failed; the device's log says more",
+            Decline::Untrusted(reason) => reason.text(),
+        }
+    }
 }
 
 /// A request for the bytes of a model or a release. They come on a unidirectional stream.

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::distrust::Distrust;
 use crate::ids::{Digest, RunId};
 
 /// The run in a fetch, and in the blob's header, of a release. Runs are numbered from 1.
@@ -23,6 +24,16 @@ pub struct ReleaseOffer {
     pub digest: Digest,
     /// Bytes of the file, at most [`crate::limits::RELEASE_BYTES_MAX`].
     pub length: u64,
+}
+
+/// A release that is offered, with what publishers signed of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferedRelease {
+    /// The release.
+    pub offer: ReleaseOffer,
+    /// A bundle of `starling-trust`, at most [`crate::limits::PLAN_BYTES_MAX`] bytes; empty where nobody signed.
+    #[serde(with = "serde_bytes")]
+    pub bundle: Vec<u8>,
 }
 
 /// Where a device stands with the release that it was offered. The answer to a [`ReleaseOffer`], and sent again when it
@@ -77,23 +88,11 @@ pub enum ReleaseRefusal {
     NoScaling,
     /// It could not be written to the disk.
     NotStored,
+    /// The device takes signed releases only, and does not believe this one.
+    Untrusted(Distrust),
 }
 
 impl ReleaseRefusal {
-    /// Every reason there is, in the order of their positions.
-    pub const ALL: [Self; 10] = [
-        Self::Policy,
-        Self::TooLarge,
-        Self::Older,
-        Self::Unavailable,
-        Self::DigestMismatch,
-        Self::Damaged,
-        Self::WrongTask,
-        Self::NotRunnable,
-        Self::NoScaling,
-        Self::NotStored,
-    ];
-
     /// What is wrong and what to do, in words.
     pub fn text(self) -> &'static str {
         match self {
@@ -107,6 +106,7 @@ impl ReleaseRefusal {
             Self::NotRunnable => "the device's engine cannot run it; its log says more",
             Self::NoScaling => "the device cannot read the data that its features are scaled by; its log says more",
             Self::NotStored => "the device could not write it to its disk; its log says more",
+            Self::Untrusted(reason) => reason.text(),
         }
     }
 }

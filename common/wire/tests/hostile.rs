@@ -3,9 +3,9 @@
 
 use starling_wire::{
     Address, Available, BLOB_HEADER_BYTES, BlobHeader, BlobKind, CodecId, Credential, Decline, DeviceId, Digest,
-    Evaluation, Fetch, Hello, ModelRef, PublicKey, Receipt, Refusal, ReleaseOffer, RenewRequest, RoundKind, RoundStart,
-    RunId, RunPlan, Statistics, TaskId, ToAggregator, ToClient, ValueRange, Verdict, WantReceipt, Welcome, decode,
-    encode,
+    Distrust, Evaluation, Fetch, Hello, ModelRef, OfferedRelease, PublicKey, Receipt, Refusal, ReleaseOffer,
+    RenewRequest, RoundKind, RoundStart, RunId, RunPlan, Statistics, TaskId, ToAggregator, ToClient, ValueRange,
+    Verdict, WantReceipt, Welcome, decode, encode,
 };
 
 const ROUNDS: usize = 500_000;
@@ -49,6 +49,7 @@ fn to_aggregator() -> Vec<ToAggregator> {
         ToAggregator::Available(Available { tasks: vec!["digits".into(), "steps".into()] }),
         ToAggregator::Accept(address()),
         ToAggregator::Decline(address(), Decline::Policy),
+        ToAggregator::Decline(address(), Decline::Untrusted(Distrust::Rollback)),
         ToAggregator::Fetch(fetch),
         ToAggregator::Evaluation(Evaluation { address: address(), examples: 90, correct: 80, loss_sum: 31.5 }),
         ToAggregator::WantReceipt(WantReceipt { run: RunId(3), round: 12, held: 77 }),
@@ -74,6 +75,7 @@ fn to_client() -> Vec<ToClient> {
         task: TaskId([7; 16]),
         name: "digits".into(),
         plan: br#"{"name":"digits"}"#.to_vec(),
+        bundle: b"StTr and so on".to_vec(),
     };
     let start = RoundStart {
         address: address(),
@@ -101,7 +103,7 @@ fn to_client() -> Vec<ToClient> {
         ToClient::Verdict(Verdict::Committed { address: address(), version: 10 }),
         ToClient::RunEnd(RunId(3)),
         ToClient::FetchRefused(Digest([1; 32]), Refusal::UnknownBlob),
-        ToClient::Release(offer),
+        ToClient::Release(OfferedRelease { offer, bundle: b"StTr and so on".to_vec() }),
         ToClient::Receipt(receipt),
         ToClient::Renewed(Credential {
             certificate_pem: "-----BEGIN CERTIFICATE-----\n".into(),

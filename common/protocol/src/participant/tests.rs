@@ -37,7 +37,14 @@ fn run_plan(run: u32) -> RunPlan {
     "#;
     let task = TaskFile::parse(text, &[]).expect("a task");
     let plan = TaskPlan::new(&task, 1).expect("a plan");
-    RunPlan { run: RunId(run), owner_epoch: 1, task: TaskId(plan.id()), name: plan.name.clone(), plan: plan.to_json() }
+    RunPlan {
+        run: RunId(run),
+        owner_epoch: 1,
+        task: TaskId(plan.id()),
+        name: plan.name.clone(),
+        plan: plan.to_json(),
+        bundle: Vec::new(),
+    }
 }
 
 fn model(version: u64) -> ModelRef {

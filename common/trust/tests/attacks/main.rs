@@ -2,5 +2,6 @@
 
 mod decoders;
 mod delivery;
+mod pinning;
 mod rotation;
 mod world;

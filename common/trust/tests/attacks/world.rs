@@ -4,7 +4,7 @@ use starling_trust::{
     Artefact, Bundle, Current, Document, Entry, Head, Named, Outcome, PublicKey, Root, SigningKey, Statement, Subject,
     Trusted,
 };
-use starling_wire::Digest;
+use starling_wire::{Digest, Distrust};
 
 /// Noon of some day; the statements of this world are issued then.
 pub(crate) const NOON: u64 = 1_800_000_000;
@@ -104,17 +104,17 @@ impl World {
     }
 }
 
-/// The code with which a device refuses a bundle. What it holds has to go on serving (`held`).
+/// The reason for which a device refuses a bundle. What it holds has to go on serving (`held`).
 #[track_caller]
-pub(crate) fn code(device: &Trusted, bundle: &[u8]) -> u16 {
-    code_at(device, bundle, NOON + DAY)
+pub(crate) fn reason(device: &Trusted, bundle: &[u8]) -> Distrust {
+    reason_at(device, bundle, NOON + DAY)
 }
 
 #[track_caller]
-pub(crate) fn code_at(device: &Trusted, bundle: &[u8], clock: u64) -> u16 {
+pub(crate) fn reason_at(device: &Trusted, bundle: &[u8], clock: u64) -> Distrust {
     let outcome = device.take(bundle, Subject::Release, TASK, clock);
     if device.held(Subject::Release, TASK, MODEL).is_ok() {
         assert!(outcome.trusted.held(Subject::Release, TASK, MODEL).is_ok(), "the old model keeps serving");
     }
-    outcome.permit.expect_err("an attack").code()
+    outcome.permit.expect_err("an attack").reason()
 }

@@ -1,0 +1,50 @@
+//! `starling-aggregator trust …`: sent to the running daemon.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Subcommand;
+use serde_json::{Value, json};
+use starling_daemon::Exit;
+use starling_trust::limits::BUNDLE_BYTES_MAX;
+
+use super::{Ask, print};
+
+/// Verbs about what publishers signed.
+#[derive(Debug, Subcommand)]
+pub enum TrustVerb {
+    /// Give devices a newer freshness statement and newer roots, for every signed release and run at once
+    Renew {
+        /// The bundle that `starling publish freshness` wrote
+        bundle: PathBuf,
+        /// Which daemon
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+pub(super) fn execute(verb: TrustVerb) -> anyhow::Result<Exit> {
+    match verb {
+        TrustVerb::Renew { bundle, ask } => {
+            let request = json!({ "verb": "trust-renew", "bundle": read_bundle(&bundle)? });
+            print(&ask, &request, |answer| {
+                println!("{} releases and {} runs are vouched for anew", answer["releases"], answer["runs"]);
+                for problem in answer["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                    println!("  not renewed: {problem}");
+                }
+            })
+        }
+    }
+}
+
+/// A bundle's file, which is small.
+pub(crate) fn read_bundle(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let unreadable = || format!("{} cannot be read", path.display());
+    let length = std::fs::metadata(path).with_context(unreadable)?.len();
+    anyhow::ensure!(
+        length <= BUNDLE_BYTES_MAX as u64,
+        "{} has {length} bytes; a bundle has at most {BUNDLE_BYTES_MAX}",
+        path.display()
+    );
+    std::fs::read(path).with_context(unreadable)
+}
