@@ -51,6 +51,7 @@ pub mod map;
 pub mod method;
 pub mod rans;
 pub mod release;
+pub mod rotation;
 pub mod tensor;
 
 pub use codec::{

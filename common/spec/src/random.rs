@@ -39,6 +39,8 @@ pub enum Purpose {
     Split = 8,
     /// The signs of a random rotation.
     Rotate = 9,
+    /// Which coordinates a round's updates hold.
+    Subset = 10,
 }
 
 /// A stream of random words.

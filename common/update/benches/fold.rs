@@ -5,8 +5,9 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use starling_spec::random::{Purpose, Random};
 use starling_spec::{CodecSpec, UpdateSettings};
+use starling_update::ring::{RingNumerics, RingReport, RingSettings};
 use starling_update::{Fold, Numerics, Version, admit, seal};
-use starling_wire::{Address, DeviceId, RunId, TaskId, UpdateReport};
+use starling_wire::{Address, DeviceId, Digest, RunId, TaskId, UpdateReport};
 
 const PARAMETERS: usize = 1_663_370;
 
@@ -54,5 +55,32 @@ fn path(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, path);
+/// What a secure sum's numbers cost a device, and its aggregator once a round: `fedavg-2nn`, 20 devices.
+fn ring(criterion: &mut Criterion) {
+    const SMALL: usize = 199_210;
+    let mut random = Random::new(1, Purpose::Noise, &[]);
+    let delta: Vec<f32> = (0..SMALL).map(|_| random.unit_f32() - 0.5).collect();
+    for (name, bits, subset_per_million) in [("ring q8", 8, 1_000_000), ("ring q8, a tenth", 8, 100_000)] {
+        let settings = RingSettings {
+            codec: CodecSpec::Quantised(bits),
+            clip: 1.0,
+            weight_max: 1000,
+            subset_per_million,
+            cohort_max: 20,
+            noise_max: 0,
+            metrics_max: vec![],
+        };
+        let numerics = RingNumerics::new(&settings, SMALL).expect("good settings");
+        let (report, shared) = (RingReport { examples: 100, metrics: &[] }, Digest([1; 32]));
+        let encode = || numerics.encode(black_box(&delta), report, &shared, 7, None).expect("a good delta");
+        let vector = encode();
+        let mut group = criterion.benchmark_group(name);
+        group.throughput(Throughput::Elements(SMALL as u64)).sample_size(20);
+        group.bench_function("encode", |bencher| bencher.iter(encode));
+        group.bench_function("decode", |bencher| bencher.iter(|| numerics.decode(black_box(&vector), &shared)));
+        group.finish();
+    }
+}
+
+criterion_group!(benches, path, ring);
 criterion_main!(benches);

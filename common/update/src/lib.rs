@@ -41,6 +41,7 @@ mod admitted;
 mod fold;
 mod numerics;
 mod residual;
+pub mod ring;
 mod sealed;
 mod version;
 

@@ -157,6 +157,11 @@ impl Aggregator {
         self.phase
     }
 
+    /// The digest of setup and roster, once the roster is fixed.
+    pub fn session(&self) -> Option<Digest> {
+        self.open.as_ref().map(|open| open.session.digest)
+    }
+
     /// How many devices have answered in this phase.
     pub fn answered(&self) -> usize {
         let Some(open) = &self.open else { return self.advertised.len() };

@@ -127,6 +127,11 @@ impl Device {
         &self.setup
     }
 
+    /// The digest of setup and roster, once the roster is accepted: what a cohort draws its rotation and its coordinate subset from.
+    pub fn session(&self) -> Option<Digest> {
+        self.joined.as_ref().map(|joined| joined.session.digest)
+    }
+
     /// Whether the keys are gone: nothing new will be sent in this attempt.
     pub fn is_burned(&self) -> bool {
         self.secrets.is_none()
@@ -153,8 +158,8 @@ impl Device {
         let digest = Digest::of(bytes);
         let result = match self.answered.get(&(kind as u8)) {
             Some((before, answer)) if *before == digest => return Ok(answer.clone()),
-            _ if self.is_burned() => return Err(Refused::Burned),
             Some(_) => Err(second),
+            None if self.is_burned() => return Err(Refused::Burned),
             None => step(self),
         };
         match result {

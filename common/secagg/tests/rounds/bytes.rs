@@ -111,6 +111,22 @@ fn an_envelope_that_was_changed_or_came_from_elsewhere_is_refused() {
 }
 
 #[test]
+fn other_envelopes_for_the_same_attempt_are_refused() {
+    let setup = setup(10, 5, 5);
+    let mut world = World::new(&setup, 10, 1, &nobody);
+    world.share(&nobody).expect("ten devices");
+    let victim = device_id(0);
+    let first = world.envelopes[&victim].clone();
+    assert_eq!(world.device(&victim).handle_envelopes(&first), Ok(()), "the same envelopes change nothing");
+    // The first neighbour's is taken out: the device would mask with fewer.
+    let mut fewer = first[..first.len() - 88].to_vec();
+    fewer[35] &= !1;
+    assert_eq!(world.device(&victim).handle_envelopes(&fewer), Err(Refused::SecondEnvelopes));
+    assert_eq!(Refused::SecondEnvelopes.refusal(), Refusal::SecureSecondEnvelopes);
+    assert!(world.device(&victim).is_burned());
+}
+
+#[test]
 fn a_device_whose_neighbours_have_not_shared_is_refused_its_input() {
     let setup = setup(10, 5, 5);
     let stay: Vec<DeviceId> = (0..5).map(device_id).collect();

@@ -154,3 +154,20 @@ fn survivors_that_were_chosen_to_come_apart_are_refused() {
     let result = world.device(&victim).handle_survivors(&split, &Identity::of(&victim));
     refused(result, &Refused::SurvivorsSplit, Refusal::SecureSurvivorsSplit);
 }
+
+#[test]
+fn messages_of_an_earlier_attempt_are_refused_and_do_no_harm() {
+    let mut world = masked(10);
+    let earlier = World::new(&world.setup, 10, 2, &nobody);
+    let victim = at(&world, 0);
+    let stale = {
+        let mut earlier = earlier;
+        earlier.share(&nobody).expect("ten devices");
+        earlier.mask(&|id| input(&setup(10, 5, 5), id, 1), &nobody).expect("ten devices");
+        earlier.survivors
+    };
+    let key = Identity::of(&victim);
+    refused(world.device(&victim).handle_survivors(&stale, &key), &Refused::OtherAttempt, Refusal::SecureOtherAttempt);
+    let honest = world.survivors.clone();
+    world.device(&victim).handle_survivors(&honest, &key).expect("it takes part in its own attempt");
+}

@@ -95,8 +95,9 @@ fn the_other_share_in_a_second_request_is_refused() {
     second[SEEDS_AT + at / 8] |= 1 << (at % 8);
     second[KEYS_AT + at / 8] &= !(1 << (at % 8));
     let device = world.devices.get_mut(&victim).expect("it is there");
-    // The keys went with the first answer.
-    refused(device.handle_unmask(&second, &world.fleet), &Refused::Burned, Refusal::SecureBurned);
+    let result = device.handle_unmask(&second, &world.fleet);
+    refused(result, &Refused::SecondUnmasking, Refusal::SecureSecondUnmasking);
+    assert!(device.is_burned(), "the keys went with the first answer");
 }
 
 #[test]

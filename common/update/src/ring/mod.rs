@@ -1,0 +1,350 @@
+//! The numeric path up of a secure sum: the one order in which a delta becomes integers of a ring, and its mirror for the sum.
+//!
+//! ```text
+//!  delta (with what a residual owes) ─ weight min(n, W)/W ─ shared subset ─ clip ─ shared rotation ─ public scale
+//!        ─ stochastic rounding until the integer norm is within its bound ─ noise ─▶ coordinates, and the tallies behind them
+//!  sum ─ scale ─ rotation back ─ ÷ Σ weights ─▶ mean
+//! ```
+//!
+//! The scale follows from the clipping norm, so it is the same for all devices. Subset and rotation are drawn from a commitment that is made
+//! after the cohort is fixed (the session of a secure sum); nobody chooses the coordinates. Rounding comes after the clip and may raise the norm,
+//! so the norm that counts is that of the integers (Kairouz, Liu, Steinke 2021, "The distributed discrete Gaussian mechanism for
+//! federated learning with secure aggregation", Algorithm 1). Noise is the caller's, in units of the scale, each within a bound that the ring
+//! has room for: nothing wraps.
+
+mod quantiser;
+mod subset;
+mod tally;
+
+use starling_compress::CodecSpec;
+use starling_compress::rotation::{rotate, rotate_back, spread};
+use starling_secagg::Ring;
+use starling_wire::Digest;
+use starling_wire::limits::{PARAMETERS_MAX, WEIGHT_MAX};
+
+use self::quantiser::{Quantiser, best_range};
+use self::tally::Tally;
+
+/// Metrics that a vector may carry beside the weight and the clip bit.
+pub const METRICS_MAX: usize = 16;
+
+/// Why settings have no ring, or a delta no place in it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RingError {
+    /// The codec's values cannot be added up under masks.
+    #[error("{codec} cannot go through a secure sum: {reason}; use q2 to q16")]
+    Codec {
+        /// The codec.
+        codec: CodecSpec,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A setting outside its range.
+    #[error("{name} = {got} of a secure sum: expected {expected}")]
+    Setting {
+        /// Which.
+        name: &'static str,
+        /// What it is.
+        got: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// Sums of more than 64 bits.
+    #[error("the sums of {cohort_max} devices need more than 64 bits; lower the noise bound")]
+    TooWide {
+        /// Devices.
+        cohort_max: u32,
+    },
+    /// A delta or a sum of another model.
+    #[error("{got} values came where {expected} were expected")]
+    Length {
+        /// What there have to be.
+        expected: usize,
+        /// What there are.
+        got: usize,
+    },
+    /// A delta that is no number.
+    #[error("value {index} of the delta is not finite; the training has diverged: lower the learning rate")]
+    NotFinite {
+        /// Where.
+        index: usize,
+    },
+    /// An update of no examples.
+    #[error("an update needs at least 1 example")]
+    NoExamples,
+    /// A tally or a noise sample beyond what the ring has room for.
+    #[error("{what} of {got} is beyond its bound of {bound}")]
+    Bound {
+        /// What.
+        what: &'static str,
+        /// Its value.
+        got: u64,
+        /// The bound.
+        bound: u64,
+    },
+}
+
+/// The bits of a coordinate when `codec` goes through a secure sum. `qB` has one public scale there, in place of its blocks'
+/// own.
+///
+/// # Errors
+/// [`RingError::Codec`] says why a codec cannot be summed.
+pub fn ring_bits(codec: CodecSpec) -> Result<u8, RingError> {
+    let refuse = |reason| Err(RingError::Codec { codec, reason });
+    match codec {
+        CodecSpec::Quantised(bits) => Ok(bits),
+        CodecSpec::F32 | CodecSpec::F16 => refuse("floats do not add up modulo a power of two"),
+        CodecSpec::Entropy(_) => refuse("masked values are uniform, so there is nothing to code"),
+        CodecSpec::Eden(_) => refuse("its scale is each device's own"),
+        CodecSpec::TopK(_) => refuse("a coordinate that one device alone sends is that device's value"),
+    }
+}
+
+/// What a plan fixes for the secure sums of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RingSettings {
+    /// Its bits are those of a coordinate; see [`ring_bits`].
+    pub codec: CodecSpec,
+    /// The L2 norm that an update is clipped to.
+    pub clip: f64,
+    /// W: a device counts as `min(n, W) / W`. 1 where devices count alike.
+    pub weight_max: u32,
+    /// Parts per million of the parameters that a round's updates hold; 1,000,000 for all.
+    pub subset_per_million: u32,
+    /// The most devices of a sum.
+    pub cohort_max: u32,
+    /// The largest magnitude of a noise sample, in units of the scale; 0 without noise.
+    pub noise_max: u64,
+    /// The largest value of each metric.
+    pub metrics_max: Vec<u32>,
+}
+
+/// What a device says beside its delta.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingReport<'a> {
+    /// Examples that it trained on.
+    pub examples: u32,
+    /// A value for each metric, from 0 to its maximum.
+    pub metrics: &'a [u32],
+}
+
+/// The sum, in the terms of the run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RingMean {
+    /// The weighted mean of the deltas; zero at parameters outside the round's subset.
+    pub mean: Vec<f32>,
+    /// Σ min(n, W), with the noise on it if there is any.
+    pub weight_sum: i128,
+    /// How many devices had an update within the clipping norm, likewise.
+    pub within_clip: i128,
+    /// The sums of the metrics, likewise.
+    pub metrics: Vec<i128>,
+}
+
+/// The numeric contract of a run's secure sums.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RingNumerics {
+    settings: RingSettings,
+    parameters: usize,
+    sent: usize,
+    quantiser: Quantiser,
+    // Weight, clip bit, metrics.
+    tallies: Vec<Tally>,
+    ring: Ring,
+}
+
+impl RingNumerics {
+    /// The numbers of a run with `parameters` parameters.
+    ///
+    /// # Errors
+    /// [`RingError`] names the setting that does not fit.
+    pub fn new(settings: &RingSettings, parameters: usize) -> Result<Self, RingError> {
+        let bits = ring_bits(settings.codec)?;
+        let wrong =
+            |name, got: &dyn ToString, expected| Err(RingError::Setting { name, got: got.to_string(), expected });
+        if !(1..=PARAMETERS_MAX).contains(&parameters) {
+            return wrong("parameters", &parameters, "1 to 2^30");
+        }
+        if !(1e-9..=1e9).contains(&settings.clip) {
+            return wrong("clip", &settings.clip, "1e-9 to 1e9");
+        }
+        if !(1..=WEIGHT_MAX).contains(&settings.weight_max) {
+            return wrong("weight_max", &settings.weight_max, "1 to 2^24");
+        }
+        if !(1..=1_000_000).contains(&settings.subset_per_million) {
+            return wrong("subset_per_million", &settings.subset_per_million, "1 to 1,000,000");
+        }
+        if settings.cohort_max == 0 {
+            return wrong("cohort_max", &settings.cohort_max, "at least 1");
+        }
+        if settings.metrics_max.len() > METRICS_MAX || settings.metrics_max.contains(&0) {
+            return wrong(
+                "metrics_max",
+                &settings.metrics_max.len(),
+                "at most 16 metrics, each with a maximum of at least 1",
+            );
+        }
+        let sent = (parameters as u64 * u64::from(settings.subset_per_million)).div_ceil(1_000_000);
+        let sent = usize::try_from(sent).expect("no more than the parameters");
+        let level_max = (1u64 << (bits - 1)) - 1;
+        let deviation = settings.clip * libm::sqrt(spread(sent) / sent as f64);
+        let scale = best_range(level_max, settings.cohort_max) * deviation / level_max as f64;
+        let quantiser = Quantiser::new(settings.clip, scale, level_max, sent);
+        let maxima = [settings.weight_max, 1].into_iter().chain(settings.metrics_max.iter().copied());
+        let tallies = maxima.map(|max| Tally::new(max, level_max)).collect();
+        let value_max = level_max.checked_add(settings.noise_max);
+        let ring = value_max.and_then(|value_max| Ring::for_sum(settings.cohort_max, value_max));
+        let ring = ring.ok_or(RingError::TooWide { cohort_max: settings.cohort_max })?;
+        Ok(Self { settings: settings.clone(), parameters, sent, quantiser, tallies, ring })
+    }
+
+    /// The smallest ring that holds every sum.
+    pub fn ring(&self) -> Ring {
+        self.ring
+    }
+
+    /// Coordinates of a vector: the parameters that are sent, then the digits of the tallies.
+    pub fn coordinates(&self) -> usize {
+        self.sent + self.tallies.iter().map(Tally::digits).sum::<usize>()
+    }
+
+    /// The largest magnitude of a coordinate, noise included: `value_max` of a secure sum's setup.
+    pub fn value_max(&self) -> u64 {
+        self.quantiser.level_max() + self.settings.noise_max
+    }
+
+    /// What one unit of a coordinate is worth.
+    pub fn scale(&self) -> f64 {
+        self.quantiser.scale()
+    }
+
+    /// The largest squared L2 norm of a vector's coordinates before noise, parameters and tallies together: its sensitivity.
+    pub fn norm_squared_max(&self) -> u64 {
+        let tallies: u64 = self.tallies.iter().map(Tally::norm_squared_max).sum();
+        self.quantiser.norm_squared_max() + tallies
+    }
+
+    /// A bound on the expected number of coordinates of one update that lie beyond the scale's range and are cut to it: a sub-Gaussian
+    /// tail each.
+    pub fn cut_expected(&self) -> f64 {
+        let range = best_range(self.quantiser.level_max(), self.settings.cohort_max);
+        2.0 * libm::exp(-range * range / 2.0) * self.sent as f64
+    }
+
+    /// What a device's vector is. `shared` is the commitment that all devices of the sum hold, `rounding_key` the device's own, and
+    /// `noise` a sample for each coordinate, or nothing.
+    ///
+    /// # Errors
+    /// [`RingError`] when the delta, the report or the noise does not fit the settings.
+    pub fn encode(
+        &self,
+        delta: &[f32],
+        report: RingReport<'_>,
+        shared: &Digest,
+        rounding_key: u64,
+        noise: Option<&[i64]>,
+    ) -> Result<Vec<i64>, RingError> {
+        if delta.len() != self.parameters {
+            return Err(RingError::Length { expected: self.parameters, got: delta.len() });
+        }
+        if let Some(index) = delta.iter().position(|value| !value.is_finite()) {
+            return Err(RingError::NotFinite { index });
+        }
+        if report.examples == 0 {
+            return Err(RingError::NoExamples);
+        }
+        if report.metrics.len() != self.settings.metrics_max.len() {
+            return Err(RingError::Length { expected: self.settings.metrics_max.len(), got: report.metrics.len() });
+        }
+        let counted = report.examples.min(self.settings.weight_max);
+        let weight = f64::from(counted) / f64::from(self.settings.weight_max);
+        let mut values = self.gather(delta, shared);
+        let within = clip(&mut values, weight, self.settings.clip);
+        rotate(&mut values, seed(shared));
+        let mut coordinates = self.quantiser.round(&values, rounding_key);
+        let tallied = [counted, u32::from(within)].into_iter().chain(report.metrics.iter().copied());
+        for (tally, value) in self.tallies.iter().zip(tallied) {
+            tally.write(value, &mut coordinates)?;
+        }
+        if let Some(noise) = noise {
+            self.add_noise(noise, &mut coordinates)?;
+        }
+        Ok(coordinates)
+    }
+
+    /// What the sum of such vectors says.
+    ///
+    /// # Errors
+    /// [`RingError::Length`]; [`RingError::NoExamples`] when the weights sum to nothing, which noise alone can do.
+    pub fn decode(&self, sum: &[i64], shared: &Digest) -> Result<RingMean, RingError> {
+        if sum.len() != self.coordinates() {
+            return Err(RingError::Length { expected: self.coordinates(), got: sum.len() });
+        }
+        let (levels, mut digits) = sum.split_at(self.sent);
+        let mut tallied = self.tallies.iter().map(|tally| {
+            let (own, rest) = digits.split_at(tally.digits());
+            digits = rest;
+            tally.read(own)
+        });
+        let weight_sum = tallied.next().unwrap_or(0);
+        let within_clip = tallied.next().unwrap_or(0);
+        let metrics = tallied.collect();
+        if weight_sum <= 0 {
+            return Err(RingError::NoExamples);
+        }
+        // Each device sent min(n, W)/W times its delta.
+        let factor = self.quantiser.scale() * f64::from(self.settings.weight_max) / weight_sum as f64;
+        #[allow(clippy::cast_possible_truncation, reason = "rounding to the master's precision is meant")]
+        let mut values: Vec<f32> = levels.iter().map(|level| (*level as f64 * factor) as f32).collect();
+        rotate_back(&mut values, seed(shared));
+        Ok(RingMean { mean: self.scatter(values, shared), weight_sum, within_clip, metrics })
+    }
+
+    fn gather(&self, delta: &[f32], shared: &Digest) -> Vec<f32> {
+        if self.sent == self.parameters {
+            return delta.to_vec();
+        }
+        subset::indices(self.parameters, self.sent, seed(shared)).map(|index| delta[index]).collect()
+    }
+
+    fn scatter(&self, values: Vec<f32>, shared: &Digest) -> Vec<f32> {
+        if self.sent == self.parameters {
+            return values;
+        }
+        let mut whole = vec![0.0; self.parameters];
+        let places = subset::indices(self.parameters, self.sent, seed(shared));
+        places.zip(values).for_each(|(place, value)| whole[place] = value);
+        whole
+    }
+
+    fn add_noise(&self, noise: &[i64], coordinates: &mut [i64]) -> Result<(), RingError> {
+        if noise.len() != coordinates.len() {
+            return Err(RingError::Length { expected: coordinates.len(), got: noise.len() });
+        }
+        for (coordinate, sample) in coordinates.iter_mut().zip(noise) {
+            let (got, bound) = (sample.unsigned_abs(), self.settings.noise_max);
+            if got > bound {
+                return Err(RingError::Bound { what: "a noise sample", got, bound });
+            }
+            *coordinate += sample;
+        }
+        Ok(())
+    }
+}
+
+/// The public randomness of a commitment.
+fn seed(shared: &Digest) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&shared.0[..8]);
+    u64::from_le_bytes(first)
+}
+
+/// Scales `values` by `weight` and then to an L2 norm of at most `norm_max`; says whether they were within it.
+#[allow(clippy::cast_possible_truncation, reason = "a float's precision is enough for a factor")]
+fn clip(values: &mut [f32], weight: f64, norm_max: f64) -> bool {
+    let norm = weight * libm::sqrt(values.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>());
+    let within = norm <= norm_max;
+    let factor = if within { weight } else { weight * norm_max / norm };
+    values.iter_mut().for_each(|value| *value = (f64::from(*value) * factor) as f32);
+    within
+}
