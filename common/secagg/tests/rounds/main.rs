@@ -4,4 +4,5 @@ mod attacks;
 mod bytes;
 mod restart;
 mod sums;
+mod vectors;
 mod world;
