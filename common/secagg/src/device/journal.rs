@@ -60,9 +60,14 @@ impl Unsent {
 /// A device whose process has started again in the middle of an attempt, or from an old copy of its disk. Its keys are gone: what it says was
 /// said before, byte for byte, so no seed masks two vectors and no two survivor lists are confirmed, whatever the age of
 /// the copy.
-#[derive(Debug)]
 pub struct Restored {
     messages: BTreeMap<u8, Vec<u8>>,
+}
+
+impl fmt::Debug for Restored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Restored({} messages)", self.messages.len())
+    }
 }
 
 impl Restored {

@@ -20,12 +20,14 @@ mod unmask;
 use std::collections::BTreeMap;
 
 use starling_wire::{DeviceId, Digest};
+use zeroize::Zeroizing;
 
 pub use self::guard::Guard;
 pub use self::journal::{Restored, Unsent};
 use crate::encoding::Bitmap;
 use crate::identity::{IdentityKey, advertisement};
 use crate::keys::{Entropy, Key, KeyPair, Purpose, Shares};
+use crate::limits::SHARE_BYTES;
 use crate::message::{Kind, Member};
 use crate::refused::Refused;
 use crate::session::Session;
@@ -61,7 +63,7 @@ struct Joined {
     // For each neighbour the key of its envelope to us.
     incoming: Vec<Key>,
     // Our own share of our own seed.
-    own_share: [u8; crate::limits::SHARE_BYTES],
+    own_share: Zeroizing<[u8; SHARE_BYTES]>,
     // Which neighbours have shared, and what we hold for each of those.
     present: Bitmap,
     held: Vec<Option<Shares>>,
@@ -143,7 +145,7 @@ impl Device {
         if let Some(joined) = &mut self.joined {
             joined.held.clear();
             joined.incoming.clear();
-            joined.own_share = [0; crate::limits::SHARE_BYTES];
+            joined.own_share = Zeroizing::new([0; SHARE_BYTES]);
         }
     }
 

@@ -113,7 +113,7 @@ impl Device {
         }
         let commitment: Digest = session.seed_commitment(index, &secrets.seed[..]);
         let message = Shared { commitment, envelopes }.write(&session.digest);
-        let own_share = *share_bytes(&of_seed.share(Session::point(index)));
+        let own_share = share_bytes(&of_seed.share(Session::point(index)));
         let present = Bitmap::empty(neighbours.len());
         let held = Vec::new();
         self.joined = Some(Joined {

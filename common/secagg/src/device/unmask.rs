@@ -111,7 +111,7 @@ impl Joined {
             return Err(Refused::ForbiddenShare(*self.holder(wrong).1));
         }
         let share = |at: usize, from: usize| match self.held.get(at) {
-            None => Ok(self.own_share),
+            None => Ok(*self.own_share),
             Some(held) => {
                 let held = held.as_ref().ok_or(Refused::ForbiddenShare(*self.holder(at).1))?;
                 Ok(held[from..from + SHARE_BYTES].try_into().expect("an envelope holds two shares"))
