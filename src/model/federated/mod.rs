@@ -182,7 +182,7 @@ impl<'a> FederatedTuner<'a> {
     }
 }
 
-/// `rate` to six digits: what an operator reads in a run's task, and what every reader of JSON reads back exactly.
+/// `rate` to six digits, for whoever reads the task of such a run.
 fn short(rate: f64) -> f64 {
     format!("{rate:.5e}").parse().unwrap_or(rate)
 }

@@ -81,3 +81,18 @@ fn a_value_out_of_range_names_its_key_and_the_range() {
     let error = with("federation.fraction", "1.5").expect_err("too large");
     assert_eq!(error.to_string(), "federation.fraction = 1.5: expected above 0 and at most 1");
 }
+
+#[test]
+fn inv11_a_plan_that_has_travelled_is_the_plan_that_was_sent() {
+    let mut random = crate::random::Random::new(5, crate::random::Purpose::Noise, &[]);
+    let mut task = TaskFile::parse(TASK, &[]).expect("a task");
+    for _ in 0..20_000 {
+        // Sixteen and seventeen digits, where a reader that is fast rather than exact is off by the last bit.
+        #[allow(clippy::cast_precision_loss, reason = "any number will do")]
+        let share = (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        (task.train.lr, task.federation.holdout) = (1e-3 + share, share);
+        let plan = crate::TaskPlan::new(&task, 1).expect("a plan");
+        let travelled = crate::TaskPlan::from_json(&plan.to_json()).expect("a plan");
+        assert_eq!((travelled.id(), &travelled), (plan.id(), &plan));
+    }
+}
