@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `trust` | `state` | digest of the trusted state; its bytes are the blob of that digest |
 //!
-//! Without `[trust]` in the configuration there is no [`Keeper`], and whatever an aggregator offers is believed. With it, nothing is
+//! Without `[trust]` in the configuration there is no keeper, and whatever an aggregator offers is believed. With it, nothing is
 //! fetched before a statement permits it, nothing serves or trains before its bytes are those that were stated, and the state
 //! is durable before what it permits is used: versions seen, roots and the latest time only increase, also over restarts.
 //!

@@ -29,7 +29,7 @@ pub enum Action {
         /// Why.
         reason: Refusal,
     },
-    /// Make a version of the contributions, durably, and call [`RunMachine::handle_committed`].
+    /// Make a version of the contributions, durably, and call [`handle_committed`](super::RunMachine::handle_committed).
     Commit {
         /// Which round.
         address: Address,
