@@ -88,4 +88,4 @@ for seed in "${seeds[@]}"; do
             --predictions "$model.predictions" --json "$model.evaluate.json"
     done
 done
-python3 "$(dirname "${BASH_SOURCE[0]}")/summary.py" "$out"
+python3 "$(dirname "${BASH_SOURCE[0]}")/summary.py" "$out" "${seeds[@]}"
