@@ -93,8 +93,8 @@
 //! ```
 
 mod aggregator;
+mod bitmap;
 mod device;
-mod encoding;
 mod graph;
 mod identity;
 mod keys;

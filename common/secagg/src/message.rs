@@ -5,10 +5,11 @@
 
 use starling_wire::{DeviceId, Digest};
 
-use crate::encoding::{Bitmap, Reader};
+use crate::bitmap::Bitmap;
 use crate::identity::Signature;
 use crate::limits::{ENVELOPE_BYTES, HEADER_BYTES, MEMBER_BYTES, SHARE_BYTES, SIGNATURE_BYTES};
 use crate::refused::Refused;
+use starling_wire::Reader;
 
 const FORMAT: u8 = 1;
 
@@ -260,5 +261,5 @@ pub(crate) fn read_reveal(bytes: &[u8], session: &Digest, count: usize) -> Resul
     if reader.rest_len() != count * SHARE_BYTES {
         return Err(Refused::Malformed("there is not one share for each that was asked for"));
     }
-    (0..count).map(|_| reader.array()).collect()
+    (0..count).map(|_| Ok(reader.array()?)).collect()
 }

@@ -1,6 +1,6 @@
 //! Why a message, a setup or a request was refused. Each way of cheating has a reason of its own.
 
-use starling_wire::{DeviceId, Refusal};
+use starling_wire::{DeviceId, Malformed, Refusal};
 
 use crate::graph::TopologyError;
 use crate::vector::PackedError;
@@ -231,5 +231,11 @@ impl Refused {
                 | Self::InputLength { .. }
                 | Self::InputRange { .. }
         )
+    }
+}
+
+impl From<Malformed> for Refused {
+    fn from(Malformed(why): Malformed) -> Self {
+        Self::Malformed(why)
     }
 }

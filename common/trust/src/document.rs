@@ -12,12 +12,12 @@
 
 use starling_wire::Digest;
 
-use crate::encoding::Reader;
 use crate::key::{KeyId, SigningKey};
 use crate::limits::{BODY_BYTES_MAX, DOCUMENT_BYTES_MAX, PREFIX_BYTES, SIGNATURE_BYTES, SIGNATURES_MAX};
 use crate::refused::{Refused, within};
 use crate::root::{Quorum, Root};
 use crate::statement::{Kind, Statement};
+use starling_wire::Reader;
 
 const MAGIC: [u8; 4] = *b"StTr";
 const FORMAT: u8 = 1;

@@ -1,6 +1,6 @@
 //! The closed list of reasons for which a device does not believe a document or an artefact.
 
-use starling_wire::Distrust;
+use starling_wire::{Distrust, Malformed};
 
 use crate::key::KeyId;
 
@@ -163,4 +163,10 @@ impl Refused {
 /// Refuses a size above its limit, before anything of that size is allocated (invariant 8).
 pub(crate) fn within(what: &'static str, got: usize, max: usize) -> Result<(), Refused> {
     if got <= max { Ok(()) } else { Err(Refused::TooLarge { what, got: got as u64, max: max as u64 }) }
+}
+
+impl From<Malformed> for Refused {
+    fn from(Malformed(why): Malformed) -> Self {
+        Self::Malformed(why)
+    }
 }

@@ -1,10 +1,11 @@
 //! The root: which keys there are, and how many of which of them speak for what.
 
-use crate::encoding::{Reader, check_name, put_count, put_name};
+use crate::encoding::{check_name, put_count, put_name, read_count, read_name};
 use crate::key::PublicKey;
 use crate::limits::{KEYS_MAX, RULES_MAX};
 use crate::refused::{Refused, within};
 use crate::statement::Head;
+use starling_wire::Reader;
 
 /// So many of these keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +146,7 @@ impl Root {
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, Refused> {
         let head = Head::read(reader)?;
-        let count = reader.count("the keys", KEYS_MAX)?;
+        let count = read_count(reader, "the keys", KEYS_MAX)?;
         let mut keys: Vec<PublicKey> = Vec::new();
         for _ in 0..count {
             let key = PublicKey(reader.digest()?);
@@ -155,10 +156,10 @@ impl Root {
             keys.push(key);
         }
         let (root, freshness) = (Quorum::read(reader, count)?, Quorum::read(reader, count)?);
-        let rules = reader.count("the publisher rules", RULES_MAX)?;
+        let rules = read_count(reader, "the publisher rules", RULES_MAX)?;
         let mut publishers = Vec::new();
         for _ in 0..rules {
-            let tasks = reader.name()?;
+            let tasks = read_name(reader)?;
             if tasks.strip_suffix('*').unwrap_or(&tasks).contains('*') {
                 return Err(Refused::Malformed("a * in a pattern of tasks stands before its end"));
             }

@@ -2,10 +2,11 @@
 
 use starling_wire::Digest;
 
-use crate::encoding::{Reader, check_name, put_count, put_name};
+use crate::encoding::{check_name, put_count, put_name, read_count, read_name};
 use crate::limits::{ARTEFACT_BYTES_MAX, TASKS_MAX};
 use crate::refused::{Refused, within};
 use crate::root::Root;
+use starling_wire::Reader;
 
 /// The kinds of documents. The number is part of what is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -212,7 +213,7 @@ impl Statement {
 impl Artefact {
     fn read(subject: Subject, reader: &mut Reader<'_>) -> Result<Self, Refused> {
         let head = Head::read(reader)?;
-        let (task, length, digest) = (reader.name()?, reader.u64()?, reader.digest()?);
+        let (task, length, digest) = (read_name(reader)?, reader.u64()?, reader.digest()?);
         if length == 0 || length > ARTEFACT_BYTES_MAX {
             return Err(Refused::TooLarge { what: "the artefact", got: length, max: ARTEFACT_BYTES_MAX });
         }
@@ -247,10 +248,10 @@ impl Current {
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, Refused> {
         let (head, root_version) = (Head::read(reader)?, reader.u64()?);
-        let count = reader.count("the tasks", TASKS_MAX)?;
+        let count = read_count(reader, "the tasks", TASKS_MAX)?;
         let mut entries: Vec<Entry> = Vec::new();
         for _ in 0..count {
-            let task = reader.name()?;
+            let task = read_name(reader)?;
             if entries.last().is_some_and(|before| before.task >= task) {
                 return Err(Refused::Malformed("its tasks are not in the order of their names, each once"));
             }

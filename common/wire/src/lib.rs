@@ -13,6 +13,7 @@ pub mod ids;
 pub mod join_string;
 pub mod limits;
 pub mod message;
+pub mod reader;
 pub mod refusal;
 pub mod release;
 
@@ -26,6 +27,7 @@ pub use message::{
     Available, Decline, Evaluation, Fetch, Hello, ModelRef, Receipt, RoundKind, RoundStart, RunPlan, Statistics,
     ToAggregator, ToClient, UpdateReport, ValueRange, Verdict, WantReceipt, Welcome,
 };
+pub use reader::{Malformed, Reader};
 pub use refusal::Refusal;
 pub use release::{OfferedRelease, RELEASE_RUN, ReleaseOffer, ReleaseRefusal, ReleaseReport, Standing};
 

@@ -3,7 +3,7 @@
 use starling_wire::DeviceId;
 
 use super::{Aborted, Addressed, Aggregator, Open, Phase, first_time};
-use crate::encoding::Bitmap;
+use crate::bitmap::Bitmap;
 use crate::identity::{Fleet, Verdict, advertisement};
 use crate::message::{Delivered, Member, Shared, read_masked, write_roster, write_survivors};
 use crate::refused::Refused;

@@ -3,7 +3,7 @@
 use starling_wire::DeviceId;
 
 use super::{Aborted, Addressed, Aggregator, Open, Phase, first_time};
-use crate::encoding::Bitmap;
+use crate::bitmap::Bitmap;
 use crate::identity::{Fleet, Verdict, confirmation};
 use crate::message::{Unmasking, read_confirmation, read_reveal};
 use crate::refused::Refused;

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use starling_wire::{DeviceId, Digest};
 
-use crate::encoding::Bitmap;
+use crate::bitmap::Bitmap;
 use crate::graph::TopologyError;
 use crate::identity::Signature;
 use crate::limits::SHARE_BYTES;

@@ -2,9 +2,9 @@
 
 use starling_wire::{Address, RunId};
 
-use crate::encoding::Reader;
 use crate::limits::SEEDS_REMEMBERED;
 use crate::refused::Refused;
+use starling_wire::Reader;
 
 const FORMAT: u8 = 1;
 

@@ -5,10 +5,10 @@ use std::fmt;
 
 use starling_wire::Digest;
 
-use crate::encoding::Reader;
 use crate::message::Kind;
 use crate::refused::Refused;
 use crate::setup::Setup;
+use starling_wire::Reader;
 
 const MAGIC: &[u8; 4] = b"StSj";
 const DIGEST_AT: usize = 4 + 32;

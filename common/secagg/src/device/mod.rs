@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 pub use self::guard::Guard;
 pub use self::journal::{Restored, Unsent};
-use crate::encoding::Bitmap;
+use crate::bitmap::Bitmap;
 use crate::identity::{IdentityKey, advertisement};
 use crate::keys::{Entropy, Key, KeyPair, Purpose, Shares};
 use crate::limits::SHARE_BYTES;

@@ -6,7 +6,7 @@ use starling_wire::Digest;
 use zeroize::Zeroizing;
 
 use super::{Device, Joined, Unsent};
-use crate::encoding::Bitmap;
+use crate::bitmap::Bitmap;
 use crate::identity::{Fleet, Verdict, advertisement};
 use crate::keys::{Purpose, close, derive};
 use crate::keystream::Keystream;

@@ -3,7 +3,7 @@
 use starling_wire::DeviceId;
 
 use super::{Device, Joined, Unsent};
-use crate::encoding::Bitmap;
+use crate::bitmap::Bitmap;
 use crate::identity::{Fleet, IdentityKey, Verdict, confirmation};
 use crate::limits::SHARE_BYTES;
 use crate::message::{Kind, Unmasking, read_survivors, write_confirmation, write_reveal};

@@ -2,7 +2,7 @@
 
 use starling_wire::Digest;
 
-use crate::encoding::Bitmap;
+use crate::bitmap::Bitmap;
 use crate::graph::Topology;
 use crate::keystream::Keystream;
 

@@ -9,10 +9,11 @@ use starling_wire::Digest;
 
 use super::{Trusted, as_root, check_origin_of_root, wrong_kind};
 use crate::document::Document;
-use crate::encoding::{Reader, put_count, put_name};
+use crate::encoding::{put_count, put_name, read_count, read_name};
 use crate::limits::{DOCUMENT_BYTES_MAX, REMEMBERED_MAX, TRUSTED_BYTES_MAX};
 use crate::refused::{Refused, within};
 use crate::statement::{Kind, Named, Statement, Subject};
+use starling_wire::Reader;
 
 const MAGIC: [u8; 8] = *b"StTrust1";
 
@@ -95,7 +96,7 @@ fn read_map<T>(
     reader: &mut Reader<'_>,
     mut value: impl FnMut(&mut Reader<'_>) -> Result<T, Refused>,
 ) -> Result<BTreeMap<(Subject, String), T>, Refused> {
-    let count = reader.count("the remembered artefacts", REMEMBERED_MAX)?;
+    let count = read_count(reader, "the remembered artefacts", REMEMBERED_MAX)?;
     let mut map: BTreeMap<(Subject, String), T> = BTreeMap::new();
     for _ in 0..count {
         let subject = match Kind::from_number(reader.u8()?)? {
@@ -103,7 +104,7 @@ fn read_map<T>(
             Kind::Plan => Subject::Plan,
             _ => return Err(Refused::Malformed("it remembers something that is no artefact")),
         };
-        let key = (subject, reader.name()?);
+        let key = (subject, read_name(reader)?);
         if map.last_key_value().is_some_and(|(before, _)| *before >= key) {
             return Err(Refused::Malformed("its artefacts are not in order, each once"));
         }

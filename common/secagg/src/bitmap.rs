@@ -1,58 +1,8 @@
-//! Bytes in a fixed order, integers little-endian, nothing optional and nothing left over.
+//! Sets of positions in a fixed order of bits.
 
-use starling_wire::Digest;
+use starling_wire::Reader;
 
 use crate::refused::Refused;
-
-/// Takes values off the front of a peer's bytes; it allocates nothing.
-pub(crate) struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
-    }
-
-    pub(crate) fn bytes(&mut self, count: usize) -> Result<&'a [u8], Refused> {
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or(Refused::Malformed("it ends too early"))?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Refused> {
-        Ok(self.bytes(N)?.try_into().expect("exactly N bytes were taken"))
-    }
-
-    pub(crate) fn u16(&mut self) -> Result<u16, Refused> {
-        Ok(u16::from_le_bytes(self.array()?))
-    }
-
-    pub(crate) fn u32(&mut self) -> Result<u32, Refused> {
-        Ok(u32::from_le_bytes(self.array()?))
-    }
-
-    pub(crate) fn u64(&mut self) -> Result<u64, Refused> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    pub(crate) fn digest(&mut self) -> Result<Digest, Refused> {
-        Ok(Digest(self.array()?))
-    }
-
-    pub(crate) fn rest_len(&self) -> usize {
-        self.rest.len()
-    }
-
-    /// Everything that is left.
-    pub(crate) fn remainder(self) -> &'a [u8] {
-        self.rest
-    }
-
-    pub(crate) fn end(self) -> Result<(), Refused> {
-        if self.rest.is_empty() { Ok(()) } else { Err(Refused::Malformed("bytes follow its end")) }
-    }
-}
 
 /// A set of positions below a fixed length: bit `i` of byte `i / 8`; the bits after the last position are zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
