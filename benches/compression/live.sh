@@ -8,6 +8,7 @@
 # `summary.py OUT` prints the table. STARLING names the binary (default: target/release/starling); SET holds further
 # `--set key=value` of the task, one string.
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../fleet.sh"
 starling=${STARLING:-target/release/starling}
 task=$1 max_bytes=$2 data=$(realpath "$3") out=$4
 shift 4
@@ -27,26 +28,7 @@ if compgen -G "$out/*" >/dev/null; then
 fi
 
 fleet=$(mktemp -d)
-started=()
-stop() {
-    ((${#started[@]})) && kill "${started[@]}" 2>/dev/null
-    wait
-    started=()
-}
-trap 'stop; rm -rf "$fleet"' EXIT
-
-until_says() {
-    local pattern=$1 tries=0
-    shift
-    until "$@" 2>/dev/null | grep -q "$pattern"; do
-        ((++tries < 36000)) || { echo "waited in vain for $pattern of: $*" >&2; exit 1; }
-        sleep 0.1
-    done
-}
-
-tls() {
-    printf '[tls]\nca = "%s/ca.pem"\ncertificate = "%s/certificate.pem"\nkey = "%s/key.pem"\n' "$1" "$1" "$1"
-}
+trap 'stop_started; rm -rf "$fleet"' EXIT
 
 "$starling" certs init --dir "$fleet/ca" >/dev/null
 "$starling" certs issue aggregator --authority "$fleet/ca" --name aggregator --out "$fleet/aggregator" >/dev/null
@@ -57,32 +39,28 @@ done
 for seed in "${seeds[@]}"; do
     config=$fleet/aggregator-$seed.toml
     { printf 'listen = "127.0.0.1:0"\nstate_dir = "aggregator-%s-state"\npath = "loopback"\n' "$seed"; tls aggregator; } >"$config"
-    "$starling" aggregator run --config "$config" >"$fleet/listening" 2>"$out/$seed.aggregator.log" &
-    started+=($!)
-    until_says listening cat "$fleet/listening"
-    address=$(sed -n 's/^listening //p' "$fleet/listening")
+    start_aggregator "$config" "$out/$seed.aggregator.log"
     for ((index = 0; index < devices; index++)); do
         {
             printf 'aggregator = "%s"\nstate_dir = "device-%d-%s-state"\npath = "loopback"\n' "$address" "$index" "$seed"
             tls "device-$index"
             printf '[[task]]\nname = %s\n[task.data]\nformat = "idx"\nroot = "%s"\ntrain = %s\ntrain_labels = %s\n' \
                 "$(value name)" "$data" "$(value train)" "$(value train_labels)"
-            printf '[task.partition]\nhow = "iid"\ndevices = %d\nindex = %d\nseed = %d\n' "$devices" "$index" "$seed"
+            partition "$devices" "$index" "$seed"
         } >"$fleet/device-$index-$seed.toml"
-        "$starling" client run --config "$fleet/device-$index-$seed.toml" >/dev/null 2>&1 &
-        started+=($!)
+        start_client "$fleet/device-$index-$seed.toml" /dev/null
     done
     connected() { "$starling" aggregator devices --config "$config" --json | grep -o '"device":' | wc -l; }
-    until_says "^$devices\$" connected
+    until_says 60 "^$devices\$" connected
 
     weights=$out/$seed.safetensors release=$out/$seed.release
     "$starling" aggregator run start "$task" "${set[@]}" --set "federation.devices_min=$devices" --seed "$seed" --config "$config"
-    until_says '"state":"finished"' "$starling" aggregator run status 1 --config "$config" --json
+    until_says 3600 '"state":"finished"' "$starling" aggregator run status 1 --config "$config" --json
     "$starling" aggregator run status 1 --config "$config" --json >"$out/$seed.train.json"
     "$starling" aggregator run export 1 --config "$config" --out "$weights"
     "$starling" model compress "$task" "${set[@]}" --set "federation.devices_min=$devices" --federated 1 --config "$config" \
         --out "$release" --max-bytes "$max_bytes" --report "$out/$seed.html" --json "$out/$seed.compress.json" "$@"
-    stop
+    stop_started
     for model in "$weights" "$release"; do
         "$starling" model evaluate "$task" "${set[@]}" --seed "$seed" --model "$model" \
             --predictions "$model.predictions" --json "$model.evaluate.json"

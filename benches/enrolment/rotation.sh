@@ -7,60 +7,33 @@
 # of that, over the open connection. It ends with exit code 1 when a round had a second attempt or lacked a device, or when a
 # connection did not live through all of it.
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../fleet.sh"
 starling=$(realpath "${STARLING:-target/release/starling}")
 minutes=${1:-10}
 devices=3
 folder=$(mktemp -d)
-started=()
-stop() { ((${#started[@]})) && kill "${started[@]}" 2>/dev/null; wait; rm -rf "$folder"; }
-trap stop EXIT
+trap 'stop_started; rm -rf "$folder"' EXIT
 cd "$folder"
 
-until_says() {
-    local pattern=$1 tries=0
-    shift
-    until "$@" 2>/dev/null | grep -q "$pattern"; do
-        ((++tries < 600)) || { echo "waited in vain for $pattern of: $*" >&2; exit 1; }
-        sleep 0.1
-    done
-}
 operator() { "$starling" aggregator "$@" --config aggregator.toml; }
 
 "$starling" certs init --dir ca >/dev/null
 "$starling" certs issue aggregator --authority ca --name aggregator --out tls >/dev/null
-cat >aggregator.toml <<CONFIG
-listen = "127.0.0.1:0"
-state_dir = "state"
-path = "loopback"
-[tls]
-ca = "tls/ca.pem"
-certificate = "tls/certificate.pem"
-key = "tls/key.pem"
-[enrolment]
-authority = "ca"
-certificate_s = 180
-CONFIG
-"$starling" aggregator run --config aggregator.toml >listening 2>aggregator.log &
-started+=($!)
-until_says listening cat listening
+{
+    printf 'listen = "127.0.0.1:0"\nstate_dir = "state"\npath = "loopback"\n'
+    tls tls
+    printf '[enrolment]\nauthority = "ca"\ncertificate_s = 180\n'
+} >aggregator.toml
+start_aggregator aggregator.toml aggregator.log
 for ((index = 0; index < devices; index++)); do
     name=device-$index
     join=$(operator device invite --name "$name" --json | sed -n 's/.*"join":"\([^"]*\)".*/\1/p')
     "$starling" client join "$join" --out "$name" --name "$name" --path loopback >/dev/null
-    cat >>"$name/starling-client.toml" <<CONFIG
-[[task]]
-name = "digits"
-[task.data]
-format = "csv"
-train = "embedded:optdigits"
-[task.partition]
-how = "iid"
-devices = $devices
-index = $index
-seed = 1
-CONFIG
-    "$starling" client run --config "$name/starling-client.toml" >/dev/null 2>"$name.log" &
-    started+=($!)
+    {
+        printf '[[task]]\nname = "digits"\n[task.data]\nformat = "csv"\ntrain = "embedded:optdigits"\n'
+        partition "$devices" "$index" 1
+    } >>"$name/starling-client.toml"
+    start_client "$name/starling-client.toml" "$name.log"
 done
 cat >digits.toml <<TASK
 name = "digits"
