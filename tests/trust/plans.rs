@@ -8,26 +8,13 @@ use starling_wire::{
     ToClient,
 };
 
+use crate::commands::task;
 use crate::publisher::{DAY_S, ENOUGH, TASK, bundle};
 use crate::scene::Scene;
 
 fn plan(lr: &str) -> TaskPlan {
-    let task = format!(
-        r#"
-        name = "{TASK}"
-        kind = "classification"
-        [data]
-        format = "csv"
-        train = "embedded:optdigits"
-        shape = [64]
-        scale = "unit"
-        [model]
-        layers = [{{ linear = {{ out = 10 }} }}]
-        [train]
-        lr = {lr}
-        "#
-    );
-    TaskPlan::new(&TaskFile::parse(&task, &[]).expect("a task"), 1).expect("a plan")
+    let task = TaskFile::parse(&task(1), &[("train.lr".into(), lr.into())]).expect("a task");
+    TaskPlan::new(&task, 1).expect("a plan")
 }
 
 impl Scene {

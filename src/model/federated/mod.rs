@@ -159,7 +159,7 @@ impl<'a> FederatedTuner<'a> {
             let rounds = rounds_all * (run + 1) / runs - rounds_all * run / runs;
             #[allow(clippy::cast_precision_loss, reason = "a handful of runs")]
             let progress = (run as f64 + 0.5) / runs as f64;
-            let lr = short(LR_FACTOR * tuning.lr * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()));
+            let lr = LR_FACTOR * tuning.lr * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
             // Each run has a seed of its own: the same batches in every run would be learnt by heart.
             let seed = self.input.seed.wrapping_add(self.bar.position());
             let rounds = u32::try_from(rounds).context("fewer than 2^32 rounds")?;
@@ -180,11 +180,6 @@ impl<'a> FederatedTuner<'a> {
         }
         Ok(())
     }
-}
-
-/// `rate` to six digits, for whoever reads the task of such a run.
-fn short(rate: f64) -> f64 {
-    format!("{rate:.5e}").parse().unwrap_or(rate)
 }
 
 /// What a device or a round says, as a search's error.
