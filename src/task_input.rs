@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use starling_daemon::read_at_most;
 use starling_data::Loaded;
 use starling_spec::{TaskFile, TaskPlan};
 
@@ -45,9 +46,8 @@ impl TaskArgs {
 /// The task in `file` with `overrides` put in place.
 pub(crate) fn read(file: &Path, overrides: &[(String, String)], seed: u64) -> Result<TaskInput> {
     let shown = file.display();
-    let length = std::fs::metadata(file).with_context(|| format!("{shown} could not be read"))?.len();
-    anyhow::ensure!(length <= TASK_BYTES_MAX, "{shown} holds {length} bytes; expected a task file of at most 1 MiB");
-    let text = std::fs::read_to_string(file).with_context(|| format!("{shown} could not be read"))?;
+    let text = String::from_utf8(read_at_most(file, "a task file", TASK_BYTES_MAX)?);
+    let text = text.with_context(|| format!("{shown} is no text"))?;
     let base = file.parent().unwrap_or(Path::new("")).to_owned();
     TaskInput::parse(&text, overrides, base, seed).with_context(|| format!("{shown} is no valid task"))
 }

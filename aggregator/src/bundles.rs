@@ -5,9 +5,8 @@
 //! | --- | --- | --- |
 //! | `bundles` | `run/…` or `release/…` | digest of the bundle; its bytes are the blob of that digest |
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use bytes::Bytes;
+use starling_daemon::now_unix_s;
 use starling_store::{Batch, Store, StoreError};
 use starling_trust::{Bundle, Kind, Refused, Subject};
 use starling_wire::limits::PLAN_BYTES_MAX;
@@ -119,8 +118,4 @@ pub(crate) fn renew(old: &[u8], newer: &Bundle, subject: Subject) -> Result<Vec<
 pub(crate) fn fresh_until_unix_s(bundle: &[u8]) -> Option<u64> {
     let bundle = Bundle::parse(bundle).ok()?;
     bundle.of(Kind::Current).map(|document| document.statement().head().expires_unix_s).max()
-}
-
-fn now_unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -16,10 +16,10 @@ mod medium;
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use starling_audit::erasure::{Certificate, Destroyed, Unlearned};
 use starling_audit::{About, Action, Entry, Who};
+use starling_daemon::now_unix_s;
 use starling_spec::TaskFile;
 use starling_store::{Batch, Store};
 use starling_wire::{DeviceId, Digest, RunId};
@@ -178,8 +178,4 @@ pub(crate) fn trace_or_certificate(
         Some(certificate) => Ok(Err(certificate)),
         None => Ok(Ok(trace(store, forgetting.device, log_records).map_err(said)?)),
     }
-}
-
-fn now_unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

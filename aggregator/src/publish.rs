@@ -4,12 +4,12 @@
 //! the file that it replaces goes last. A crash in between leaves the old release, or the new one, and at most a blob that
 //! nothing names.
 
-use std::io;
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use starling_compress::Release;
 use starling_compress::release::ReleaseError;
+use starling_daemon::{ReadError, read_at_most};
 use starling_spec::{SpecError, check_tags};
 use starling_store::{Batch, Store, StoreError};
 use starling_trust::Subject;
@@ -61,17 +61,7 @@ impl ReleaseFile {
             ReleaseFile::Bytes(bytes) => return Ok(bytes.clone()),
             ReleaseFile::Path(path) => path,
         };
-        let unreadable = |source| PublishError::File { path: path.clone(), source };
-        let length = std::fs::metadata(path).map_err(unreadable)?.len();
-        if length > RELEASE_BYTES_MAX {
-            return Err(PublishError::TooLarge { path: path.clone(), length });
-        }
-        let bytes = std::fs::read(path).map_err(unreadable)?;
-        // It may have grown since it was asked for its size.
-        let length = bytes.len() as u64;
-        if length > RELEASE_BYTES_MAX {
-            return Err(PublishError::TooLarge { path: path.clone(), length });
-        }
+        let bytes = read_at_most(path, "a release", RELEASE_BYTES_MAX)?;
         Ok(Bytes::from(bytes))
     }
 }
@@ -82,16 +72,9 @@ pub(crate) enum PublishError {
     /// No name of a task.
     #[error("a task's name has 1 to {NAME_BYTES_MAX} bytes")]
     Name,
-    /// The file.
-    #[error("{path} cannot be read by the aggregator")]
-    File {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    /// The file's size.
-    #[error("{path} has {length} bytes; a release has at most {RELEASE_BYTES_MAX}")]
-    TooLarge { path: PathBuf, length: u64 },
+    /// The file, as the aggregator finds it.
+    #[error(transparent)]
+    File(#[from] ReadError),
     /// The file's content.
     #[error("{path} is no release that can be published")]
     Release {

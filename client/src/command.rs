@@ -288,7 +288,7 @@ fn exit_of(error: &ClientError) -> Exit {
     match error {
         ClientError::Refused(_) => Exit::Refused,
         ClientError::Credentials(_) | ClientError::Files(_) | ClientError::Role(_) => Exit::Usage,
-        ClientError::Trust(TrustError::File { .. } | TrustError::Root { .. }) => Exit::Usage,
+        ClientError::Trust(TrustError::File(_) | TrustError::Root { .. }) => Exit::Usage,
         ClientError::State { source: StoreError::InUse(_), .. } => Exit::InUse,
         ClientError::State { source: StoreError::Key(_), .. } => Exit::Usage,
         ClientError::State { .. } | ClientError::Trust(_) | ClientError::Bind(_) | ClientError::Backups(_) => {

@@ -12,11 +12,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use starling_audit::receipt::{ReceiptError, Wanted, check};
 use starling_audit::{Checkpoint, KeyError, Note, VerifierKey};
+use starling_daemon::now_unix_s;
 use starling_wire::{Address, DeviceId, Digest, Receipt, RunId, WantReceipt};
 
 /// The file's name in the state folder.
@@ -119,7 +119,7 @@ impl Arrived {
         let kept = Kept {
             run: self.wanted.run,
             round: self.wanted.round,
-            received_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            received_unix_s: now_unix_s(),
             key: self.receipt.key,
             record: String::from_utf8_lossy(&self.receipt.record).into_owned(),
             inclusion: self.receipt.inclusion.iter().map(Digest::to_string).collect(),

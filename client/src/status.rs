@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use starling_daemon::now_unix_s;
 
 /// The file's name in the state folder.
 const FILE: &str = "status.json";
@@ -113,7 +113,7 @@ impl Status {
     /// What the system said.
     pub fn write(&mut self, state_dir: &Path) -> io::Result<()> {
         self.rss_mb = starling_daemon::usage::rss_mb();
-        self.written_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.written_unix_s = now_unix_s();
         let text = serde_json::to_vec(self).map_err(io::Error::other)?;
         let unfinished = state_dir.join(".status.tmp");
         fs::File::create(&unfinished)?.write_all(&text)?;

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use starling_daemon::{ReadError, read_at_most};
 use starling_net::Clock;
 use starling_spec::TaskPlan;
 use starling_store::{Batch, Store, StoreError};
@@ -59,14 +60,8 @@ pub enum OnExpiry {
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// The pinned root cannot be read.
-    #[error("{} cannot be read; [trust] root names the file that `starling publish root` wrote", .path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error("[trust] root has to name the file that `starling publish root` wrote")]
+    File(#[from] ReadError),
     /// The pinned root is none.
     #[error("{} is no root of trust", .path.display())]
     Root {
@@ -118,13 +113,8 @@ struct State {
 /// # Errors
 /// [`TrustError::File`], [`TrustError::Root`].
 pub(crate) fn pinned(path: &Path) -> Result<Trusted, TrustError> {
-    let unreadable = |source| TrustError::File { path: path.to_owned(), source };
-    let length = std::fs::metadata(path).map_err(unreadable)?.len();
-    let wrong = |source| TrustError::Root { path: path.to_owned(), source };
-    if length > BUNDLE_BYTES_MAX as u64 {
-        return Err(wrong(Refused::TooLarge { what: "the file", got: length, max: BUNDLE_BYTES_MAX as u64 }));
-    }
-    Trusted::pin(&std::fs::read(path).map_err(unreadable)?).map_err(wrong)
+    let bytes = read_at_most(path, "a root of trust", BUNDLE_BYTES_MAX as u64)?;
+    Trusted::pin(&bytes).map_err(|source| TrustError::Root { path: path.to_owned(), source })
 }
 
 impl Keeper {

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use starling_compress::Release;
+use starling_daemon::read_at_most;
 use starling_exchange::{Layout, PLAN_METADATA, read_metadata, read_safetensors, write_safetensors};
 use starling_spec::TaskPlan;
 
@@ -44,11 +45,7 @@ pub(crate) struct Weights {
 
 /// The bytes of `path`, up to the largest model.
 pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
-    let length = std::fs::metadata(path).with_context(|| format!("{} cannot be read", path.display()))?.len();
-    if length > FILE_BYTES_MAX {
-        bail!("{} has {length} bytes; the largest model that is read has {FILE_BYTES_MAX}", path.display());
-    }
-    std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
+    Ok(read_at_most(path, "a model", FILE_BYTES_MAX)?)
 }
 
 /// The model in `path`, weights or release by the file's own first bytes. `plan` stands in for weights that do not carry theirs.

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use starling_daemon::{now_unix_s, read_at_most};
 use starling_trust::limits::BUNDLE_BYTES_MAX;
 use starling_trust::{Bundle, Head, PublicKey, SigningKey, Trusted};
 use starling_wire::Digest;
@@ -34,7 +34,7 @@ impl KeyArgs {
 /// The public key in a file.
 pub(crate) fn read_public(path: &Path) -> Result<PublicKey> {
     let shown = path.display();
-    let text = read_small(path)?;
+    let text = read_at_most(path, "a bundle or a key", BUNDLE_BYTES_MAX as u64)?;
     let text = String::from_utf8(text).ok().with_context(|| format!("{shown} is no text"))?;
     text.trim().parse().with_context(|| {
         format!("{shown} is no public key: the .pub file that `starling publish key` wrote holds 64 hexadecimal digits")
@@ -43,12 +43,13 @@ pub(crate) fn read_public(path: &Path) -> Result<PublicKey> {
 
 /// The bundle in a file.
 pub(crate) fn read_bundle(path: &Path) -> Result<Bundle> {
-    Bundle::parse(&read_small(path)?).with_context(|| format!("{} is no bundle", path.display()))
+    Bundle::parse(&read_at_most(path, "a bundle or a key", BUNDLE_BYTES_MAX as u64)?)
+        .with_context(|| format!("{} is no bundle", path.display()))
 }
 
 /// The roots in a file, each checked against the one before.
 pub(crate) fn read_roots(path: &Path) -> Result<(Bundle, Trusted)> {
-    let bytes = read_small(path)?;
+    let bytes = read_at_most(path, "a bundle or a key", BUNDLE_BYTES_MAX as u64)?;
     let wrong = || format!("{} holds no complete root of trust", path.display());
     let trusted = Trusted::pin(&bytes).with_context(wrong)?;
     Ok((Bundle::parse(&bytes).with_context(wrong)?, trusted))
@@ -71,27 +72,11 @@ fn readable_by_all(file: &std::fs::File) -> std::io::Result<()> {
     file.set_permissions(std::fs::Permissions::from_mode(0o644))
 }
 
-fn read_small(path: &Path) -> Result<Vec<u8>> {
-    let unreadable = || format!("{} cannot be read", path.display());
-    let length = std::fs::metadata(path).with_context(unreadable)?.len();
-    anyhow::ensure!(
-        length <= BUNDLE_BYTES_MAX as u64,
-        "{} has {length} bytes; expected at most {BUNDLE_BYTES_MAX}",
-        path.display()
-    );
-    std::fs::read(path).with_context(unreadable)
-}
-
 /// A head that is issued now.
 pub(crate) fn head(version: u64, expires_s: u64, origin: Digest) -> Result<Head> {
     let issued_unix_s = now_unix_s();
     let expires_unix_s = issued_unix_s.checked_add(expires_s).context("--expires lies beyond what can be counted")?;
     Ok(Head { version, issued_unix_s, expires_unix_s, origin })
-}
-
-/// The machine's clock.
-pub(crate) fn now_unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// `name` with `.bundle` after it.

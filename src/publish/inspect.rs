@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use starling_daemon::Exit;
+use starling_daemon::{Exit, now_unix_s};
 use starling_trust::{Bundle, Document, Refused, Root, Statement, Subject};
 
 use super::artefact::PlanFile;
@@ -78,15 +78,15 @@ pub(super) fn inspect(args: &InspectArgs) -> Result<()> {
 
 /// Says what is in a bundle: the end of every verb that writes one.
 pub(super) fn show(bundle: &Bundle, json: &JsonArgs) -> Result<()> {
-    let (roots, now_unix_s) = (roots(bundle), files::now_unix_s());
-    let shown: Vec<Shown> = bundle.documents.iter().map(|document| one(document, &roots, now_unix_s)).collect();
+    let (roots, now_s) = (roots(bundle), now_unix_s());
+    let shown: Vec<Shown> = bundle.documents.iter().map(|document| one(document, &roots, now_s)).collect();
     let mut table = Table::new(&["statement", "version", "expires in", "signatures"]);
     for shown in &shown {
         let signatures = shown.signatures.iter().map(|signed| match &signed.problem {
             Some(problem) => problem.clone(),
             None => format!("{} of {} (by {})", signed.have, signed.need, signed.by),
         });
-        let left = if shown.expired { "expired".to_owned() } else { span(shown.expires_unix_s - now_unix_s) };
+        let left = if shown.expired { "expired".to_owned() } else { span(shown.expires_unix_s - now_s) };
         let signatures = signatures.collect::<Vec<_>>().join(", ");
         table.row(vec![shown.kind.to_owned(), shown.version.to_string(), left, signatures]);
     }
@@ -104,7 +104,7 @@ pub(super) fn show(bundle: &Bundle, json: &JsonArgs) -> Result<()> {
     json.finish(&shown, &table)
 }
 
-fn one(document: &Document, roots: &[Root], now_unix_s: u64) -> Shown {
+fn one(document: &Document, roots: &[Root], now_s: u64) -> Shown {
     let statement = document.statement();
     let head = statement.head();
     let signatures: Vec<Signed> = quorums(document, roots)
@@ -123,7 +123,7 @@ fn one(document: &Document, roots: &[Root], now_unix_s: u64) -> Shown {
         version: head.version,
         issued_unix_s: head.issued_unix_s,
         expires_unix_s: head.expires_unix_s,
-        expired: now_unix_s >= head.expires_unix_s,
+        expired: now_s >= head.expires_unix_s,
         task: None,
         bytes: None,
         sha256: None,
@@ -181,7 +181,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Exit> {
     };
     let (_, trusted) = files::read_roots(&args.roots)?;
     let bundle = files::read_bundle(&args.bundle)?.to_bytes().context("the bundle was just read")?;
-    let outcome = trusted.take(&bundle, subject, &task, files::now_unix_s());
+    let outcome = trusted.take(&bundle, subject, &task, now_unix_s());
     let verified: Result<u64, Refused> =
         outcome.permit.and_then(|permit| permit.verify(&bytes)).map(|verified| verified.version());
     let root_version = outcome.trusted.root().head().version;

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use starling_audit::export::{Checker, LINE_BYTES_MAX, Report, checkpoint_line, header_line};
 use starling_audit::receipt::{Wanted, check};
 use starling_audit::{Algorithm, Checkpoint, Note, SigningKey, VerifierKey, verify};
-use starling_daemon::Exit;
+use starling_daemon::{Exit, now_unix_s};
 use starling_wire::{DeviceId, Digest, Receipt, RunId};
 
 use super::{Ask, Which};
@@ -315,8 +314,7 @@ fn cosign(path: &Path, name: &str, log_key: Option<&Path>, ask: &Ask) -> anyhow:
         let proof = digests(&answer["consistency"])?;
         verify::consistency(seen.size, &seen.root, checkpoint.size, &checkpoint.root, &proof).context("not signed")?;
     }
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    key.cosign(&mut note, now_s)?;
+    key.cosign(&mut note, now_unix_s())?;
     write_replacing(&seen_path, note.to_string().as_bytes())?;
     let answer = log.ask(&json!({ "what": "cosign", "note": note.to_string(), "key": key.verifier().to_string() }))?;
     if ask.json {

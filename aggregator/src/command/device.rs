@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Subcommand;
 use serde_json::{Value, json};
 use starling_daemon::Exit;
+use starling_daemon::now_unix_s;
 use starling_daemon::span::seconds;
 
 use super::{Ask, forget, print};
@@ -145,9 +146,7 @@ pub(super) fn decide(verb: &str, which: &Which, any_key: bool) -> anyhow::Result
 
 pub(super) fn list(answer: &Value) {
     println!("{:<32}  {:<9}  {:<15}  {:<12}  {:<20}  tags", "device", "state", "certificate", "seen", "name");
-    let now_s = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+    let now_s = i64::try_from(now_unix_s()).unwrap_or(i64::MAX);
     for device in answer.as_array().into_iter().flatten() {
         let word = |key: &str| device[key].as_str().unwrap_or("?");
         let at = |key: &str| device[key].as_i64().unwrap_or(0);

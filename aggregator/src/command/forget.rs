@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 use starling_audit::erasure::{CERTIFICATE_BYTES_MAX, Certificate};
-use starling_daemon::Exit;
+use starling_daemon::{Exit, read_at_most};
 
 use super::Ask;
 use crate::audit::key as key_files;
@@ -150,9 +150,8 @@ fn said(plan: &Value, unlearn: bool) -> String {
 /// `audit certificate`: needs no daemon.
 pub(super) fn check(path: &Path, key: &Path, json: bool) -> anyhow::Result<Exit> {
     let unreadable = |path: &Path| format!("{} cannot be read", path.display());
-    let length = std::fs::metadata(path).with_context(|| unreadable(path))?.len();
-    ensure!(length <= CERTIFICATE_BYTES_MAX as u64, "{} is too long for a certificate", path.display());
-    let text = std::fs::read_to_string(path).with_context(|| unreadable(path))?;
+    let text = read_at_most(path, "a certificate of erasure", CERTIFICATE_BYTES_MAX as u64)?;
+    let text = String::from_utf8(text).with_context(|| unreadable(path))?;
     let keys = std::fs::read_to_string(key).with_context(|| unreadable(key))?;
     let keys = key_files::read_public(key, &keys)?;
     let certificate = match Certificate::verified(&text, &keys) {

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::Subcommand;
 use serde_json::{Value, json};
-use starling_daemon::Exit;
+use starling_daemon::{Exit, read_at_most};
 use starling_trust::limits::BUNDLE_BYTES_MAX;
 
 use super::{Ask, print};
@@ -37,14 +36,7 @@ pub(super) fn execute(verb: TrustVerb) -> anyhow::Result<Exit> {
     }
 }
 
-/// A bundle's file, which is small.
+/// A bundle's file, as it is.
 pub(crate) fn read_bundle(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let unreadable = || format!("{} cannot be read", path.display());
-    let length = std::fs::metadata(path).with_context(unreadable)?.len();
-    anyhow::ensure!(
-        length <= BUNDLE_BYTES_MAX as u64,
-        "{} has {length} bytes; a bundle has at most {BUNDLE_BYTES_MAX}",
-        path.display()
-    );
-    std::fs::read(path).with_context(unreadable)
+    Ok(read_at_most(path, "a bundle", BUNDLE_BYTES_MAX as u64)?)
 }

@@ -5,14 +5,13 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use starling_store::backup::{Repository, Verified};
 use starling_store::{ESCROW_TTL_S, KeySource, Store, StoreError, recover, recovery_init, rotate};
 
-use crate::Exit;
+use crate::{Exit, now_unix_s};
 
 /// Backups that are kept when nothing else is said.
 pub(crate) const KEEP: usize = 7;
@@ -141,10 +140,6 @@ pub enum KeepRequest {
 
 /// What a verb said and how it ended.
 pub type Kept = Result<(Exit, String), StoreError>;
-
-pub(crate) fn now_unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
 
 fn absolute(path: &Path) -> PathBuf {
     // Without a working folder there is nothing better than the path itself.

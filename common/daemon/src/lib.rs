@@ -5,14 +5,18 @@
 
 pub mod config;
 pub mod exit;
+pub mod file;
 pub mod keeping;
 pub mod logging;
 pub mod schedule;
 pub mod signals;
 pub mod span;
+pub mod time;
 pub mod usage;
 
 pub use config::ConfigError;
 pub use exit::Exit;
+pub use file::{ReadError, read_at_most};
 pub use logging::LoggingError;
+pub use time::now_unix_s;
 pub use usage::Usage;

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use starling_store::backup::Repository;
 use starling_store::{ESCROW_TTL_S, Store, StoreError};
 
-use crate::keeping::{DAY_S, KEEP, KeepRequest, keep, now_unix_s};
+use crate::keeping::{DAY_S, KEEP, KeepRequest, keep};
+use crate::now_unix_s;
 
 /// How long a backup that has failed is waited with, in seconds, unless the schedule is denser.
 const RETRY_S: u64 = 600;

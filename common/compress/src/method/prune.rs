@@ -163,12 +163,6 @@ impl Mask {
     pub fn kept(&self) -> &[bool] {
         &self.kept
     }
-
-    /// The share of a tensor's `range` that is kept; 1 of an empty one.
-    pub fn kept_share(&self, range: Range<usize>) -> f64 {
-        let kept = &self.kept[range];
-        if kept.is_empty() { 1.0 } else { kept.iter().filter(|kept| **kept).count() as f64 / kept.len() as f64 }
-    }
 }
 
 impl WeightMap for Mask {

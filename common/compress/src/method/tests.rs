@@ -7,7 +7,7 @@ use super::binary::{Binarised, binary};
 use super::codebook::{SharedWeights, cluster};
 use super::prune::{Criterion, Mask, Shares, mask, prunable};
 use super::quantise::{FakeQuantised, fixed_point, half, integer};
-use crate::map::{Chain, WeightMap};
+use crate::map::WeightMap;
 use crate::tensor::{Compressed, Values, channel_of};
 
 fn network(shape: &[usize], layers: &str) -> Network {
@@ -206,25 +206,6 @@ fn the_binary_gradient_is_the_chain_rule() {
     }
 }
 
-#[test]
-fn maps_chain_forwards_and_backwards() {
-    let network = network(&[3], r#"[{"linear":{"out":2}}]"#);
-    let free = [0.1, -0.5, 0.07, 0.3, -0.2, 0.25, 0.0, 9.0];
-    let mask = mask(&network, &free, Criterion::Magnitude, &Shares::Uniform(0.5));
-    let integers = FakeQuantised::new(&network, 4);
-    let chain = Chain(vec![&mask, &integers]);
-    let (mut chained, mut masked, mut expected) = ([0.0; 8], [0.0; 8], [0.0; 8]);
-    chain.forward(&free, &mut chained);
-    mask.forward(&free, &mut masked);
-    integers.forward(&masked, &mut expected);
-    assert_eq!(chained, expected);
-    let mut gradient = [1.0; 8];
-    chain.backward(&free, &mut gradient);
-    assert_eq!(gradient.iter().filter(|value| **value == 0.0).count(), 3, "{gradient:?}");
-    Chain::default().forward(&free, &mut chained);
-    assert_eq!(chained, free);
-}
-
 proptest! {
     /// Whatever the weights and the share, a mask keeps exactly so many.
     #[test]
@@ -242,7 +223,8 @@ proptest! {
             for index in prunable(&network) {
                 let tensor = &network.manifest.tensors[index];
                 let wanted = (share * tensor.len() as f64).round().max(1.0);
-                prop_assert!((found.kept_share(tensor.range()) * tensor.len() as f64 - wanted).abs() < 1e-6);
+                let kept = found.kept()[tensor.range()].iter().filter(|kept| **kept).count();
+                prop_assert!((kept as f64 - wanted).abs() < 1e-6);
             }
             let found = mask(&network, &parameters, criterion, &Shares::Global(share));
             let total: usize = prunable(&network).iter().map(|index| network.manifest.tensors[*index].len()).sum();

@@ -3,7 +3,6 @@
 
 use starling_spec::Layer;
 use starling_spec::layer::Residual;
-use starling_spec::shape::{Network, Node, Op};
 
 use super::{StructureError, dotted};
 
@@ -143,35 +142,4 @@ fn normalise_under_activation(list: &mut Vec<Layer>) {
     }
     let place = list[weights..].iter().position(is_activation).map_or(list.len(), |position| weights + position);
     list.insert(place, Layer::BatchNorm);
-}
-
-/// Parameters for the layers that [`to_binary`] made of a trained network: its weights and biases where they were, and normalisations
-/// that begin as identities. Signs of trained weights are a better start than signs of noise.
-///
-/// # Panics
-/// If `binary` was not made of `network`, or `parameters` are not its.
-pub fn carried_over(network: &Network, parameters: &[f32], binary: &Network) -> Vec<f32> {
-    fn weights(nodes: &[Node], found: &mut Vec<usize>) {
-        for node in nodes {
-            match &node.op {
-                Op::Linear { weight, bias, .. } | Op::Conv1d { weight, bias, .. } | Op::Conv2d { weight, bias, .. } => {
-                    found.push(*weight);
-                    found.extend(bias);
-                }
-                Op::Residual(nodes) => weights(nodes, found),
-                _ => {}
-            }
-        }
-    }
-    let (mut from, mut to) = (Vec::new(), Vec::new());
-    weights(&network.nodes, &mut from);
-    weights(&binary.nodes, &mut to);
-    assert_eq!(from.len(), to.len(), "the same layers with weights");
-    let mut carried = starling_spec::init::initial_parameters(&binary.manifest, 0);
-    for (from, to) in from.into_iter().zip(to) {
-        let (source, target) = (&network.manifest.tensors[from], &binary.manifest.tensors[to]);
-        assert_eq!(source.shape, target.shape, "the same layers with weights");
-        carried[target.range()].copy_from_slice(&parameters[source.range()]);
-    }
-    carried
 }

@@ -17,7 +17,7 @@ mod units;
 use starling_spec::shape::{Network, Node, Op, infer};
 use starling_spec::{Layer, SpecError, TaskKind};
 
-pub use binarise::{carried_over, to_binary};
+pub use binarise::to_binary;
 pub use block::blocks;
 pub use dead::dead_units;
 pub use saliency::unit_saliency;

@@ -337,18 +337,3 @@ fn networks_become_binary_where_it_applies() {
     assert!(error.contains("a hidden layer more"), "{error}");
     assert!(binary(r#"["flatten","relu"]"#).expect_err("none").contains("no linear layer"));
 }
-
-#[test]
-fn trained_weights_carry_over() {
-    let real = model(&[1, 4, 4], r#"["flatten",{"linear":{"out":5}},"relu",{"linear":{"out":3}}]"#, 10);
-    let layers = to_binary(&real.layers).expect("it applies");
-    let network = infer(KIND, &real.shape, &layers).expect("a network");
-    let carried = carried_over(&real.network(), &real.parameters, &network);
-    let of = |name: &str| {
-        let tensor = network.manifest.tensors.iter().find(|tensor| tensor.name == name).expect("a tensor");
-        carried[tensor.range()].to_vec()
-    };
-    assert_eq!(of("3.linear.weight"), real.parameters[..80]);
-    assert_eq!(of("6.linear.bias"), real.parameters[real.parameters.len() - 3..]);
-    assert_eq!(of("1.batch_norm.variance"), [1.0; 16]);
-}
