@@ -7,21 +7,24 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use starling_certs::{CertsError, Pair};
 use starling_daemon::exit::Exit;
 use starling_daemon::keeping::{self, BackupVerb, Kept, KeyVerb};
-use starling_net::{Credentials, Transport};
+use starling_net::Credentials;
 use starling_store::{KeySource, StoreError};
-use starling_wire::JoinString;
 
 use crate::agent::ClientError;
 use crate::burn_learner::BurnLearner;
 use crate::config::ClientConfig;
-use crate::join::{Destination, JoinError};
 use crate::learner::{Learner, with_causes};
 use crate::predict;
-use crate::status::{Connection, Status, TrustStatus};
+use crate::status::Status;
 use crate::trust::TrustError;
+
+mod join;
+mod words;
+
+use join::join;
+use words::describe;
 
 /// Arguments of the client.
 #[derive(Debug, Args)]
@@ -190,78 +193,6 @@ fn kept(config: Option<&Path>, work: impl FnOnce(Option<(&Path, &KeySource)>) ->
     }
 }
 
-fn join(string: &str, out: Option<PathBuf>, config: Option<PathBuf>, name: Option<String>, path: PathChoice) -> Exit {
-    let string = match string.parse::<JoinString>() {
-        Ok(string) => string,
-        Err(error) => return complain(&error, Exit::Usage),
-    };
-    let mut path = match path {
-        PathChoice::Internet => starling_net::Path::Internet,
-        PathChoice::Loopback => starling_net::Path::Loopback,
-    };
-    let (destination, written) = match (out, config) {
-        (_, Some(config)) => {
-            let config = match load(&config) {
-                Ok(config) => config,
-                Err(exit) => return exit,
-            };
-            path = config.path;
-            if config.aggregator != string.address {
-                eprintln!(
-                    "warning: the configuration dials {}, the join string {}: the string's is asked",
-                    config.aggregator, string.address
-                );
-            }
-            let pair = Pair { certificate: config.tls.certificate, key: config.tls.key };
-            (Destination { ca: config.tls.ca, pair }, None)
-        }
-        (out, None) => {
-            let out = out.expect("clap wants one of the two");
-            let pair = Pair { certificate: out.join("certificate.pem"), key: out.join("key.pem") };
-            (Destination { ca: out.join("ca.pem"), pair }, Some(out.join("starling-client.toml")))
-        }
-    };
-    let name = name.unwrap_or_else(own_name);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return complain(&error, Exit::Failure),
-    };
-    let transport = Transport::on(path);
-    let waiting = |key: &str| {
-        eprintln!(
-            "waiting for the operator to approve this device (`starling-aggregator device approve`); its key: {key}"
-        );
-    };
-    let joined = runtime.block_on(crate::join::join(&string, &destination, name, &transport, waiting));
-    let identity = match joined {
-        Ok(identity) => identity,
-        Err(error) => {
-            let exit = match &error {
-                JoinError::Joined(_) => Exit::Usage,
-                error if error.refusal().is_some_and(|refusal| refusal.is_final()) => Exit::Refused,
-                _ => Exit::Failure,
-            };
-            return complain(&error, exit);
-        }
-    };
-    println!("joined as {} ({})", identity.name, identity.id);
-    if let Some(file) = written {
-        match starling_certs::write_new(&file, &crate::join::configuration(string.address, path)) {
-            Ok(()) => eprintln!("name its tasks in {}, then: starling-client run --config {0}", file.display()),
-            // There is one already: it is its owner's.
-            Err(CertsError::Exists { .. }) => {}
-            Err(error) => return complain(&error, Exit::Failure),
-        }
-    }
-    Exit::Ok
-}
-
-/// The machine's name.
-fn own_name() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
-}
-
 /// Runs the client with any learner, in a runtime of its own on this thread. For this command, and for a bench.
 pub fn run_with(config: ClientConfig, learner: Arc<dyn Learner>, verbose: u8) -> Exit {
     if let Err(error) = starling_daemon::logging::init(verbose) {
@@ -407,54 +338,6 @@ fn receipts(config: &ClientConfig, json: Option<Option<PathBuf>>) -> Exit {
     };
     let printed = print(&shown, json, || shown.iter().map(line).collect::<Vec<_>>().join("\n"));
     if printed == Exit::Ok && shown.iter().any(|shown| shown.problem.is_some()) { Exit::Missed } else { printed }
-}
-
-fn describe(status: &Status) -> String {
-    let connection = match status.connection {
-        Connection::Connecting => "connecting",
-        Connection::Connected => "connected",
-        Connection::Refused => "refused",
-        Connection::Stopped => "stopped",
-    };
-    let mut lines = vec![
-        format!("device      {} ({})", status.name, status.device),
-        format!("aggregator  {} ({connection})", status.aggregator),
-        format!("updates     {} committed, {} refused", status.updates_committed, status.updates_refused),
-        format!("memory      {:.1} MB", status.rss_mb),
-    ];
-    lines.extend(status.problem.iter().map(|problem| format!("problem     {problem}")));
-    lines.extend(trust_lines(status.trust.as_ref()));
-    for (task, release) in &status.releases {
-        if let (Some(version), Some(bytes)) = (release.version, release.bytes) {
-            let state = if release.serving { "served" } else { "held" };
-            let signed = if release.signed { "signed" } else { "unsigned" };
-            lines.push(format!("release     {task} version {version}, {bytes} bytes, {state}, {signed}"));
-        }
-        lines.extend(
-            release.problem.iter().map(|problem| format!("release     {task}: a newer one is refused: {problem}")),
-        );
-    }
-    let runs = status.runs.iter().map(|(run, about)| format!("run {run:<8}{} round {}", about.task, about.round));
-    lines.extend(runs);
-    lines.join("\n")
-}
-
-fn trust_lines(trust: Option<&TrustStatus>) -> Vec<String> {
-    let Some(trust) = trust else {
-        return vec![
-            "trust       unsigned: no root is pinned, so whatever the aggregator offers is believed".to_owned(),
-        ];
-    };
-    let freshness = trust
-        .freshness_version
-        .map_or_else(|| "no freshness statement yet".to_owned(), |version| format!("freshness statement {version}"));
-    let mut lines = vec![format!("trust       root version {}, {freshness}", trust.root_version)];
-    if trust.expired {
-        let then = if trust.stopped { "predictions and rounds have stopped" } else { "what is held goes on" };
-        lines.push(format!("trust       expired: nothing says any more what is newest; {then}"));
-    }
-    lines.extend(trust.plans.iter().map(|(task, problem)| format!("plan        {task}: refused: {problem}")));
-    lines
 }
 
 /// stdout is data: JSON where it is asked for, words otherwise.

@@ -18,6 +18,7 @@
 
 mod action;
 mod slot;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -27,8 +28,8 @@ use std::sync::Arc;
 use starling_spec::TaskPlan;
 use starling_update::Sealed;
 use starling_wire::{
-    Address, Decline, Digest, Evaluation, Fetch, ModelRef, Refusal, RoundKind, RoundStart, RunId, RunPlan, Statistics,
-    TaskId, ToAggregator, Verdict,
+    Address, Decline, Digest, Evaluation, ModelRef, Refusal, RoundKind, RoundStart, RunId, RunPlan, Statistics, TaskId,
+    ToAggregator, Verdict,
 };
 
 pub use action::{Action, Answer, Consent, Figures, JobId, JobOrder};
@@ -361,69 +362,6 @@ impl Participant {
                 slot.make_due(now_ms);
             }
             self.advance(id);
-        }
-    }
-
-    fn leave_training(&mut self, id: RunId, leaves: impl Fn(&Slot) -> bool) {
-        self.leave(id, |run| &mut run.train, leaves);
-    }
-
-    fn leave(&mut self, id: RunId, place: fn(&mut Run) -> &mut Option<Slot>, leaves: impl Fn(&Slot) -> bool) {
-        let Some(run) = self.runs.get_mut(&id) else { return };
-        if let Some(job) = place(run).take_if(|slot| leaves(slot)).as_ref().and_then(Slot::job) {
-            self.actions.push_back(Action::Stop(job));
-        }
-        self.advance(id);
-    }
-
-    /// Takes the next step of a run: upload what is sealed, start what can start, fetch what is missing.
-    fn advance(&mut self, id: RunId) {
-        let Some(run) = self.runs.get_mut(&id).filter(|_| self.connected) else { return };
-        if let Some((address, sealed)) = run.train.as_mut().and_then(Slot::take_upload) {
-            self.actions.push_back(Action::Upload(address, sealed));
-        }
-        if run.slots().any(|slot| slot.job().is_some()) {
-            return;
-        }
-        let Ok(plan) = run.plan.clone() else { return };
-        let held = run.held;
-        // An answer comes first: it is short, and the model that it is about may soon be replaced.
-        let waiting = |slot: &&mut Slot| slot.live && matches!(slot.stage, Stage::Waiting);
-        let mut slots = [&mut run.ask, &mut run.train].into_iter().flatten().filter(waiting).collect::<Vec<_>>();
-        if let Some(slot) = slots.iter_mut().find(|slot| Some(slot.start.base.digest) == held) {
-            self.jobs += 1;
-            let job = JobId(self.jobs);
-            slot.stage = Stage::Working(job);
-            let order = JobOrder { job, plan, start: slot.start };
-            self.actions.push_back(match slot.start.kind {
-                RoundKind::Train => Action::Train(order),
-                _ => Action::Answer(order),
-            });
-        } else if let (Some(slot), None) = (slots.first(), &run.fetching) {
-            let base = slot.start.base;
-            run.fetching = Some(Fetching { base, held });
-            let fetch = Fetch { run: id, digest: base.digest, held, offset: 0 };
-            self.actions.push_back(Action::Fetch(fetch, base));
-        }
-    }
-
-    fn working(&mut self, job: JobId) -> Option<(RunId, &mut Run)> {
-        self.runs.iter_mut().find(|(_, run)| run.slots().any(|slot| slot.is_working(job))).map(|(id, run)| (*id, run))
-    }
-
-    /// Forgets the oldest run that has nothing to do when there are as many as there may be.
-    fn make_room(&mut self) {
-        if self.runs.len() >= RUNS_MAX {
-            let idle = self.runs.iter().find(|(_, run)| run.fetching.is_none() && run.slots().next().is_none());
-            if let Some(id) = idle.map(|(id, _)| *id) {
-                self.handle_run_end(id);
-            }
-        }
-    }
-
-    fn send(&mut self, message: ToAggregator) {
-        if self.connected {
-            self.actions.push_back(Action::Send(message));
         }
     }
 }
