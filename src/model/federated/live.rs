@@ -18,6 +18,10 @@ use crate::task_input::TaskInput;
 /// Pauses between two looks at a run under way: short at first, since many runs are a single round.
 const PAUSES_MS: [u64; 6] = [5, 10, 20, 50, 100, 250];
 
+/// Attempts at one round that may come to nothing before the search gives up. A run goes on trying for ever, and an operator who
+/// waits for a search wants to hear why; the pauses between ten of them take four minutes, so devices that restart are waited for.
+const ATTEMPTS_MAX: u64 = 10;
+
 /// The devices of the task that are connected to an aggregator.
 pub(in crate::model) struct LiveFleet {
     daemon: Daemon,
@@ -80,10 +84,16 @@ impl LiveFleet {
     fn watch(&self, run: u32) -> Result<Value> {
         let mut pauses = PAUSES_MS.into_iter();
         let mut pause_ms = 0;
+        let mut patience = Patience::default();
         loop {
             let status = self.ask(&json!({ "verb": "run-status", "run": run }))?;
             match status["state"].as_str() {
-                Some("running") => {}
+                Some("running") => {
+                    let (round, attempt) = (status["round"].as_u64(), status["attempt"].as_u64());
+                    if patience.is_over(round.unwrap_or(0), attempt.unwrap_or(0)) {
+                        bail!("run {run} does not get on with its round: {}", declined(&status));
+                    }
+                }
                 Some("finished") => return Ok(status),
                 Some("failed") => {
                     bail!("run {run} failed: {}", status["problem"].as_str().unwrap_or("no reason given"))
@@ -127,6 +137,30 @@ impl Fleet for LiveFleet {
     }
 }
 
+/// How often the round under way has been tried.
+#[derive(Default)]
+struct Patience {
+    /// The round, and its first attempt that was seen.
+    since: Option<(u64, u64)>,
+}
+
+impl Patience {
+    fn is_over(&mut self, round: u64, attempt: u64) -> bool {
+        let (_, first) = *self.since.insert(self.since.filter(|(of, _)| *of == round).unwrap_or((round, attempt)));
+        attempt >= first + ATTEMPTS_MAX
+    }
+}
+
+/// Why devices stay away, as a run's status counts it.
+fn declined(status: &Value) -> String {
+    let reason = |one: &Value| format!("{} times {}", one["times"], one["reason"].as_str().unwrap_or("?"));
+    let reasons: Vec<String> = status["declined"].as_array().into_iter().flatten().map(reason).collect();
+    if reasons.is_empty() {
+        return "too few devices answer in time".to_owned();
+    }
+    format!("devices declined, {}", reasons.join(", "))
+}
+
 /// The answer in a run's status; none of a run that is not about one.
 fn answer(said: &Value) -> Option<Option<Answer>> {
     let devices = |sums: &Value| sums["devices"].as_u64().and_then(|devices| u32::try_from(devices).ok());
@@ -147,5 +181,27 @@ fn answer(said: &Value) -> Option<Option<Answer>> {
                 ranges: ranges.into_iter().map(range).collect(),
             })))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inv6_a_round_that_is_tried_for_ever_is_given_up_and_one_that_gets_on_is_not() {
+        let mut patience = Patience::default();
+        // After a restore attempts begin in the thousands.
+        assert!((1001..1001 + ATTEMPTS_MAX).all(|attempt| !patience.is_over(1, attempt)));
+        assert!(patience.is_over(1, 1001 + ATTEMPTS_MAX));
+        let mut patience = Patience::default();
+        assert!((1..100).all(|round| !patience.is_over(round, 1) && !patience.is_over(round, 3)));
+    }
+
+    #[test]
+    fn why_devices_stay_away_is_said() {
+        let status = json!({ "declined": [{ "reason": "Policy", "times": 3 }, { "reason": "NoData", "times": 1 }] });
+        assert_eq!(declined(&status), "devices declined, 3 times Policy, 1 times NoData");
+        assert_eq!(declined(&json!({ "declined": [] })), "too few devices answer in time");
     }
 }
