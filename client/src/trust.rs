@@ -60,7 +60,7 @@ pub enum OnExpiry {
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// The pinned root cannot be read.
-    #[error("[trust] root has to name the file that `starling publish root` wrote")]
+    #[error("{} cannot be read; [trust] root names the file that `starling publish root` wrote", .0.path().display())]
     File(#[from] ReadError),
     /// The pinned root is none.
     #[error("{} is no root of trust", .path.display())]

@@ -28,6 +28,14 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        let (Self::Unreadable { path, .. } | Self::TooLong { path, .. }) = self;
+        path
+    }
+}
+
 /// The bytes of the file at `path`, which should be `what` and have at most `bytes_max`. No more than one further byte is read, also of a
 /// file that grows meanwhile.
 ///
