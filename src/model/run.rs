@@ -97,6 +97,7 @@ pub(super) fn plan_of(release: &Release) -> TaskPlan {
         holdout: 0.0,
         holdout_seed: None,
         seed: 0,
+        privacy: None,
     }
 }
 

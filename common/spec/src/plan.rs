@@ -9,7 +9,7 @@ use crate::layer::Layer;
 use crate::manifest::ParamManifest;
 use crate::preset;
 use crate::shape::infer;
-use crate::task::{Backend, Scale, TaskFile, TaskKind, TrainSettings, down_checked};
+use crate::task::{Backend, PrivacyPlan, Scale, TaskFile, TaskKind, TrainSettings, down_checked};
 
 /// What a device has to know to take part: nothing of where its data lie, everything of how to train on them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub struct TaskPlan {
     pub holdout_seed: Option<u64>,
     /// What initialisers, batch order, dropout masks and stochastic rounding are derived from. It is public.
     pub seed: u64,
+    /// What the aggregator may learn; single updates where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<PrivacyPlan>,
 }
 
 /// The numeric contract of a run's updates.
@@ -97,6 +100,7 @@ impl TaskPlan {
             holdout: task.federation.holdout,
             holdout_seed: task.federation.holdout_seed,
             seed,
+            privacy: task.privacy.as_ref().map(|asked| PrivacyPlan::new(asked, &task.federation)),
         };
         plan.manifest()?;
         Ok(plan)

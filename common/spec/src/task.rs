@@ -3,6 +3,7 @@
 //! TOML, unknown keys refused; every error names its key. `--set key=value` overrides any key before the file is checked.
 
 mod federation;
+mod privacy;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use crate::error::SpecError;
 use crate::layer::Layer;
 
 pub use federation::{FederationSection, Goal, Participation, Partition, Strategy};
+pub use privacy::{AdaptiveClip, DpMechanism, DpMode, DpSection, PrivacyPlan, PrivacySection, Weights};
 pub use tags::{TAG_BYTES_MAX, TAGS_MAX, check_tags};
 pub use train::{Optimizer, Schedule, TrainSettings, WeightForm};
 
@@ -41,6 +43,9 @@ pub struct TaskFile {
     /// What travels.
     #[serde(default)]
     pub update: UpdateSection,
+    /// What the aggregator may learn; single updates where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<PrivacySection>,
 }
 
 /// What is learnt.
@@ -317,6 +322,9 @@ impl TaskFile {
         }
         if !(1..=1 << 24).contains(&self.update.weight_max) {
             return Err(SpecError::value("update.weight_max", self.update.weight_max, "expected 1 to 2^24"));
+        }
+        if let Some(privacy) = &self.privacy {
+            privacy.check(&self)?;
         }
         Ok(self)
     }

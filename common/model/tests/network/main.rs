@@ -34,6 +34,7 @@ fn plan(kind: TaskKind, shape: &[usize], layers: &str, backend: Backend) -> Task
         holdout: 0.0,
         holdout_seed: None,
         seed: 5,
+        privacy: None,
     }
 }
 

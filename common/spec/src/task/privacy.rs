@@ -1,0 +1,299 @@
+//! `[privacy]`: what the aggregator may learn of a device's update.
+
+use serde::{Deserialize, Serialize};
+
+use super::{FederationSection, TaskFile};
+use crate::codec::CodecSpec;
+use crate::error::SpecError;
+
+/// `[privacy]`. The norm that updates are clipped to is `dp.clip`, or `clip` where no noise is asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PrivacySection {
+    /// The aggregator sees sums of a cohort's updates and no single one.
+    pub secure_aggregation: bool,
+    /// The L2 norm that a device's update is clipped to, in units of the parameters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f64>,
+    /// What a device counts for.
+    pub weights: Weights,
+    /// The share of the parameters that a round's updates hold: the same for all devices of the round, another each round.
+    pub subset: f64,
+    /// Fewer devices than this are no cohort, and fewer survivors no sum.
+    pub cohort_min: u16,
+    /// The share of a cohort that may collude with the aggregator.
+    pub corrupt: f64,
+    /// The share of a cohort that may drop out over all phases.
+    pub dropout: f64,
+    /// Noise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dp: Option<DpSection>,
+}
+
+impl Default for PrivacySection {
+    fn default() -> Self {
+        Self {
+            secure_aggregation: false,
+            clip: None,
+            weights: Weights::Examples,
+            subset: 1.0,
+            cohort_min: 3,
+            corrupt: 0.1,
+            dropout: 0.1,
+            dp: None,
+        }
+    }
+}
+
+/// What a device counts for in a mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weights {
+    /// `min(n, W) / W` for n examples and `W = update.weight_max`.
+    #[default]
+    Examples,
+    /// The same for every device: the rule under device-level differential privacy.
+    Uniform,
+}
+
+/// `privacy.dp`: differential privacy of a run. The unit is a device: neighbouring federations differ in one device's presence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DpSection {
+    /// Who adds the noise.
+    pub mode: DpMode,
+    /// The L2 norm that a device's update is clipped to.
+    pub clip: f64,
+    /// The standard deviation of the noise on a round's sum, in units of `clip`.
+    pub noise_multiplier: f64,
+    /// The probability of the guarantee's failure.
+    pub delta: f64,
+    /// The run stops before it spends more than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epsilon_max: Option<f64>,
+    /// How the noise of one round relates to that of others.
+    #[serde(default, skip_serializing_if = "DpMechanism::is_independent")]
+    pub mechanism: DpMechanism,
+    /// The clipping norm follows the norms that are seen; `clip` is where it starts, and the most that it may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<AdaptiveClip>,
+}
+
+/// Who adds the noise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum DpMode {
+    /// The aggregator, on the sum: it sees single updates, or with secure aggregation the sum, without noise.
+    Central,
+    /// Each device a share of it, inside a secure sum: the aggregator sees the sum with its noise only.
+    Distributed,
+    /// Each device all of it, on its own update.
+    Local,
+}
+
+/// How the noise of one round relates to that of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum DpMechanism {
+    /// Drawn anew each round (DP-FedAvg, McMahan et al. 2018).
+    #[default]
+    Independent,
+    /// Tree aggregation over the rounds (DP-FTRL, Kairouz et al. 2021): no assumption about who takes part when.
+    Tree {
+        /// The most rounds that one device takes part in.
+        participations_max: u32,
+        /// The fewest rounds between two of them.
+        separation_min: u32,
+    },
+}
+
+impl DpMechanism {
+    /// Whether rounds have noise of their own.
+    pub fn is_independent(&self) -> bool {
+        *self == Self::Independent
+    }
+}
+
+/// Adaptive clipping (Andrew et al. 2021, "Differentially private learning with adaptive clipping").
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdaptiveClip {
+    /// The share of devices whose updates should be within the norm (γ).
+    pub quantile: f64,
+    /// The rate of the norm's geometric steps (η).
+    pub rate: f64,
+}
+
+/// The largest cohort of a round: what a secure sum's ring has room for.
+fn cohort_max(federation: &FederationSection) -> Option<f64> {
+    let devices = f64::from(federation.devices?);
+    Some((devices * federation.fraction).round().max(1.0) * federation.over_selection)
+}
+
+impl PrivacySection {
+    /// The norm that updates are clipped to.
+    pub fn clip(&self) -> Option<f64> {
+        self.dp.as_ref().map(|dp| dp.clip).or(self.clip)
+    }
+
+    /// Checks the section as part of `task`.
+    ///
+    /// # Errors
+    /// [`SpecError`] names the key.
+    pub(super) fn check(&self, task: &TaskFile) -> Result<(), SpecError> {
+        let wrong = |key: &str, value: &dyn ToString, expected: &str| {
+            Err(SpecError::value(format!("privacy.{key}"), value.to_string(), expected))
+        };
+        let norm = |value: f64| (1e-9..=1e9).contains(&value);
+        if let Some(clip) = self.clip.filter(|clip| !norm(*clip)) {
+            return wrong("clip", &clip, "expected 1e-9 to 1e9");
+        }
+        if let (Some(clip), Some(dp)) = (self.clip, &self.dp)
+            && clip != dp.clip
+        {
+            return wrong(
+                "clip",
+                &clip,
+                "privacy.dp.clip is the clipping norm where noise is asked for; leave this one out",
+            );
+        }
+        if !(self.subset > 0.0 && self.subset <= 1.0) {
+            return wrong("subset", &self.subset, "expected above 0 and at most 1");
+        }
+        for (key, value) in [("corrupt", self.corrupt), ("dropout", self.dropout)] {
+            if !(0.0..1.0).contains(&value) {
+                return wrong(key, &value, "expected at least 0 and below 1");
+            }
+        }
+        if self.subset < 1.0 && !self.secure_aggregation {
+            return wrong(
+                "subset",
+                &self.subset,
+                "a shared subset is one of a secure sum: set privacy.secure_aggregation = true",
+            );
+        }
+        if let Some(dp) = &self.dp {
+            dp.check(self.secure_aggregation)?;
+        }
+        if self.secure_aggregation {
+            self.check_secure(task)?;
+        } else if self.dp.is_none() {
+            return wrong(
+                "secure_aggregation",
+                &false,
+                "a [privacy] section asks for secure_aggregation, for dp, or for both",
+            );
+        }
+        Ok(())
+    }
+
+    fn check_secure(&self, task: &TaskFile) -> Result<(), SpecError> {
+        if self.clip().is_none() {
+            return Err(SpecError::value(
+                "privacy.clip",
+                "nothing",
+                "secure sums need a clipping norm: it fixes their scale",
+            ));
+        }
+        if !matches!(task.update.codec, CodecSpec::Quantised(_)) {
+            return Err(SpecError::value(
+                "update.codec",
+                task.update.codec,
+                "secure sums add integers of one scale: use q2 to q16",
+            ));
+        }
+        if self.cohort_min < 3 {
+            return Err(SpecError::value(
+                "privacy.cohort_min",
+                self.cohort_min,
+                "expected at least 3: of two, each knows the other's",
+            ));
+        }
+        let Some(most) = cohort_max(&task.federation) else {
+            return Err(SpecError::value(
+                "federation.devices",
+                "nothing",
+                "secure sums need the number of devices: it fixes the width of their ring",
+            ));
+        };
+        if most < f64::from(self.cohort_min) || most > 2048.0 {
+            return Err(SpecError::value(
+                "federation.devices",
+                format!("(a cohort of {most})"),
+                "a secure sum is over privacy.cohort_min to 2048 devices",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl DpSection {
+    fn check(&self, secure: bool) -> Result<(), SpecError> {
+        let wrong = |key: &str, value: &dyn ToString, expected: &str| {
+            Err(SpecError::value(format!("privacy.dp.{key}"), value.to_string(), expected))
+        };
+        if !(1e-9..=1e9).contains(&self.clip) {
+            return wrong("clip", &self.clip, "expected 1e-9 to 1e9");
+        }
+        if !(0.0..=1e6).contains(&self.noise_multiplier) {
+            return wrong("noise_multiplier", &self.noise_multiplier, "expected 0 to 1e6");
+        }
+        if !(self.delta > 0.0 && self.delta < 1.0) {
+            return wrong("delta", &self.delta, "expected above 0 and below 1");
+        }
+        if let Some(most) = self.epsilon_max.filter(|most| !(*most > 0.0 && most.is_finite())) {
+            return wrong("epsilon_max", &most, "expected a finite number above 0");
+        }
+        if self.mode == DpMode::Distributed && !secure {
+            return wrong(
+                "mode",
+                &"\"distributed\"",
+                "shares of noise protect inside a secure sum: set privacy.secure_aggregation = true",
+            );
+        }
+        if let DpMechanism::Tree { participations_max: 0, .. } = self.mechanism {
+            return wrong("mechanism.tree.participations_max", &0, "expected at least 1");
+        }
+        if !self.mechanism.is_independent() && self.mode != DpMode::Central {
+            return wrong(
+                "mechanism",
+                &"\"tree\"",
+                "tree aggregation is noise of the aggregator's: use mode = \"central\"",
+            );
+        }
+        if let Some(adaptive) = self.adaptive {
+            if !(adaptive.quantile > 0.0 && adaptive.quantile < 1.0) {
+                return wrong("adaptive.quantile", &adaptive.quantile, "expected above 0 and below 1");
+            }
+            if !(adaptive.rate > 0.0 && adaptive.rate <= 1.0) {
+                return wrong("adaptive.rate", &adaptive.rate, "expected above 0 and at most 1");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What devices know of a run's privacy: part of its plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrivacyPlan {
+    /// What the task file asks for.
+    pub asked: PrivacySection,
+    /// The most devices of one round.
+    pub cohort_max: u32,
+}
+
+impl PrivacyPlan {
+    /// The plan of a checked section.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked: at most 2048 where it matters"
+    )]
+    pub(crate) fn new(asked: &PrivacySection, federation: &FederationSection) -> Self {
+        let cohort_max = cohort_max(federation).map_or(u32::MAX, |most| most.ceil() as u32);
+        Self { asked: asked.clone(), cohort_max }
+    }
+}
