@@ -1,6 +1,8 @@
 //! A federation in this process: the run machine, the codecs and the fold of a real run, without sockets and with virtual
 //! time.
 
+mod secure;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use starling_spec::{CodecSpec, TaskKind};
 use starling_update::{Fold, Numerics, Residual, Sealed, Version, admit, admit_header, difference};
 use starling_wire::{Address, BLOB_HEADER_BYTES, DeviceId, Digest, Evaluation, RoundKind, RunId, Statistics, TaskId};
 
+use self::secure::Secure;
 use crate::report::percent;
 use crate::simulate::{Round, Simulated};
 use crate::task_input::TaskInput;
@@ -65,6 +68,7 @@ struct Simulation<'world> {
     numerics: Numerics,
     fold: Fold,
     staged: Staged,
+    secure: Option<Secure>,
     version: Version,
     base: Arc<Vec<f32>>,
     previous: Option<Previous>,
@@ -103,12 +107,15 @@ impl<'world> Simulation<'world> {
         let mut federation = input.task.federation.clone();
         // Simulated devices are all there before the first round; real ones get as long as they need.
         federation.devices_min = u32::try_from(world.devices.len()).context("fewer than 2^32 devices")?;
+        let ids: Vec<DeviceId> = world.devices.iter().map(|device| device.id).collect();
+        let secure = Secure::new(plan, manifest.len(), &ids)?;
         let settings = RunSettings {
             task: TaskId(plan.id()),
             run: RunId(1),
             seed: input.seed,
             federation,
             tensors: manifest.tensors.len(),
+            secure_cohort: secure.as_ref().map(Secure::cohort),
         };
         let machine = RunMachine::new(settings, Progress::default());
         let numerics = Numerics::new(&plan.update, manifest.len(), cohort_max(&input.task.federation))?;
@@ -130,6 +137,7 @@ impl<'world> Simulation<'world> {
             fold: Fold::new(&numerics),
             numerics,
             staged: Staged::default(),
+            secure,
             base: Arc::new(version.decoded().into_owned()),
             version,
             previous: None,
@@ -148,7 +156,7 @@ impl<'world> Simulation<'world> {
         let mut finished = false;
         while !finished {
             let mut asked = BTreeSet::new();
-            let mut task = None;
+            let (mut task, mut closing) = (None, None);
             while let Some(action) = self.machine.poll_action() {
                 match action {
                     Action::Start { device, address, kind, .. } => {
@@ -158,7 +166,9 @@ impl<'world> Simulation<'world> {
                     Action::Commit { address, contributors, cohort } => {
                         self.commit(address, &contributors, cohort, bar)?;
                     }
+                    Action::Close { address, stage } => closing = Some((address, stage)),
                     Action::Abandon { .. } => {
+                        self.secure.iter_mut().for_each(Secure::abandon);
                         self.fold = Fold::new(&self.numerics);
                         self.staged = Staged::default();
                         self.owed_then.clear();
@@ -169,10 +179,15 @@ impl<'world> Simulation<'world> {
                     Action::Answered { answer: Answer::HeldOut(figures), .. } => self.note_held_out(figures),
                     Action::Answered { .. } => {}
                     Action::Finished(_) => finished = true,
-                    Action::End { .. } => {}
+                    Action::End { .. } | Action::Remind { .. } => {}
                 }
             }
+            if let Some((address, stage)) = closing {
+                self.close_stage(address, stage)?;
+                continue;
+            }
             match task {
+                Some((address, RoundKind::Train)) if self.secure.is_some() => self.begin_sum(address, &asked)?,
                 Some((address, RoundKind::Train)) => self.train(address, &asked)?,
                 Some((address, RoundKind::Evaluate)) => self.evaluate(address, &asked)?,
                 Some((address, RoundKind::Statistics)) => self.survey(address, &asked)?,
@@ -327,11 +342,18 @@ impl<'world> Simulation<'world> {
         cohort: usize,
         bar: &ProgressBar,
     ) -> Result<()> {
-        anyhow::ensure!(self.fold.contributors() == contributors, "the fold holds other updates than the round");
+        let mut master = self.version.master().to_vec();
+        if let Some(secure) = &mut self.secure {
+            let summed = secure.take_sum()?;
+            summed.add_to(&mut master);
+            self.staged.weight = summed.weight;
+            self.staged.loss_sum = summed.train_loss * summed.weight as f64;
+        } else {
+            anyhow::ensure!(self.fold.contributors() == contributors, "the fold holds other updates than the round");
+            self.fold.apply_mean(&mut master);
+        }
         let owed = std::mem::take(&mut self.owed_then);
         self.owed.extend(owed.into_iter().filter(|(device, _)| contributors.contains(device)));
-        let mut master = self.version.master().to_vec();
-        self.fold.apply_mean(&mut master);
         self.fold = Fold::new(&self.numerics);
         let (digest, encoded) = (self.version.digest(), self.version.encoded().clone());
         // In f32 a difference saves next to nothing: the aggregator always sends the whole.

@@ -119,6 +119,8 @@ pub(crate) enum Job {
 
 /// What came of a [`Job`].
 pub(crate) enum Done {
+    /// What training gave, where the update goes into a secure sum.
+    Trained(Vec<f32>, UpdateReport),
     /// An update, and what the device owes once it is committed.
     Sealed(Sealed, Option<Residual>),
     /// Figures.
@@ -249,6 +251,9 @@ fn train(
         train_loss: outcome.loss_mean,
         steps: outcome.steps,
     };
+    if world.plan.is_secure() {
+        return Ok(Done::Trained(delta, report));
+    }
     let rounding = starling_update::rounding_key(world.plan.seed, device.id, address.round);
     let codec = world.plan.update.codec;
     let sealed = match residual {

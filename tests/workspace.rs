@@ -22,22 +22,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("search", &["exchange", "model", "engine", "compress", "data", "spec", "wire"]),
     ("update", &["compress", "privacy", "secagg", "spec", "wire"]),
     ("protocol", &["update", "compress", "privacy", "secagg", "spec", "wire"]),
-    ("net", &["spec", "wire"]),
+    ("net", &["secagg", "spec", "wire"]),
     ("store", &["spec", "wire"]),
     ("daemon", &["store", "spec", "wire"]),
     ("certs", &["spec", "wire"]),
     (
         "aggregator",
         &[
-            "certs", "net", "store", "daemon", "audit", "trust", "protocol", "update", "exchange", "compress",
-            "privacy", "spec", "wire",
+            "certs", "net", "store", "daemon", "audit", "trust", "protocol", "update", "secagg", "exchange",
+            "compress", "privacy", "spec", "wire",
         ],
     ),
     (
         "client",
         &[
-            "certs", "net", "store", "daemon", "audit", "trust", "protocol", "update", "engine", "compress", "privacy",
-            "search", "model", "data", "spec", "wire",
+            "certs", "net", "store", "daemon", "audit", "trust", "protocol", "update", "secagg", "engine", "compress",
+            "privacy", "search", "model", "data", "spec", "wire",
         ],
     ),
     // For tests only: nothing of the product may link it, so where it stands does not matter.

@@ -97,7 +97,7 @@ access! {
     }
     // verb            word                           who may                         message => what it does
     messages {
-        TakePart       "round-join"                   [Device]                        ToAggregator::Hello(_) | ToAggregator::Available(_) | ToAggregator::Accept(_) | ToAggregator::Decline(..) | ToAggregator::Evaluation(_) | ToAggregator::Statistics(_) | ToAggregator::Bye => "take part in rounds";
+        TakePart       "round-join"                   [Device]                        ToAggregator::Hello(_) | ToAggregator::Available(_) | ToAggregator::Accept(_) | ToAggregator::Decline(..) | ToAggregator::Evaluation(_) | ToAggregator::Statistics(_) | ToAggregator::Secure(_) | ToAggregator::Bye => "take part in rounds";
         Fetch          "model-fetch"                  [Device]                        ToAggregator::Fetch(_) => "fetch a model or a release";
         Report         "release-report"               [Device]                        ToAggregator::Release(_) => "say where it stands with a release";
         Receipt        "receipt-ask"                  [Device]                        ToAggregator::WantReceipt(_) => "ask for the receipt of its own update";

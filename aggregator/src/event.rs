@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use starling_net::{AdminLink, Link};
+use starling_protocol::run::Stage;
 use starling_update::{Admitted, Numerics};
-use starling_wire::{Address, BlobHeader, DeviceId, Refusal, Role, RunId, ToAggregator, ToClient};
+use starling_wire::{Address, BlobHeader, DeviceId, Refusal, Role, RunId, SecureLetter, ToAggregator, ToClient};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::access::{Denied, Permitted};
@@ -15,7 +16,7 @@ use crate::audit::AuditAsk;
 use crate::erasure::{Forgetting, Traced};
 use crate::records::{ReleaseRecord, RoundRecord};
 use crate::staging::Reservation;
-use crate::worker::{Loaded, Renewal};
+use crate::worker::{Closed, Loaded, Renewal};
 
 /// Events that may wait for the hub. Senders wait when it is full, so it bounds memory, not work.
 pub(crate) const EVENTS_MAX: usize = 1024;
@@ -45,8 +46,8 @@ pub(crate) struct Staged {
     pub(crate) reservation: Reservation,
 }
 
-/// What an update's header is answered with: the numbers to check its body by.
-pub(crate) type HeaderReply = Result<(Address, Numerics), Refusal>;
+/// What an update's header is answered with: the numbers to check its body by, and none for a masked one.
+pub(crate) type HeaderReply = Result<(Address, Option<Numerics>), Refusal>;
 
 /// What happened.
 #[derive(Debug)]
@@ -70,6 +71,12 @@ pub(crate) enum Event {
     Message(DeviceId, SessionId, ToAggregator),
     /// May the body of this blob be read?
     Header(DeviceId, BlobHeader, oneshot::Sender<HeaderReply>),
+    /// The worker has looked at what a device sent in a stage of a secure sum.
+    Mailed(DeviceId, Address, Stage, Result<(), Refusal>),
+    /// The worker has closed a stage of a secure sum.
+    StageClosed(Box<Closed>),
+    /// What the open stage of a secure sum asks of a device that is back.
+    Letter(DeviceId, Address, Box<SecureLetter>),
     /// A body was read and checked.
     Body(DeviceId, Address, Result<Box<Staged>, Refusal>),
     /// Bytes of blobs that moved for a run.

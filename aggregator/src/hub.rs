@@ -6,6 +6,7 @@ mod messages;
 mod operator;
 mod releases;
 mod standing;
+mod summing;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -199,6 +200,9 @@ impl Hub {
                 self.refuse_update(device, address, reason).await;
                 self.with_machine(address.run, |machine| machine.handle_out(now_ms, device, &address)).await;
             }
+            Event::Mailed(device, address, stage, taken) => self.mailed(device, address, stage, taken).await,
+            Event::StageClosed(closed) => self.stage_closed(*closed).await,
+            Event::Letter(device, address, letter) => self.send_letter(device, address, &letter),
             Event::Moved { run, up, down } => {
                 if let Some(run) = self.runs.get_mut(&run) {
                     run.bytes_up += up;

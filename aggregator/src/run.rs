@@ -101,6 +101,7 @@ impl Run {
             seed: self.record.seed,
             federation: loaded.task.federation.clone(),
             tensors: loaded.tensors,
+            secure_cohort: loaded.secure.as_ref().map(|sums| sums.cohort()),
         };
         let progress = Progress {
             rounds_committed: self.record.rounds_committed,
@@ -147,6 +148,8 @@ impl Run {
                     };
                     fleet.send(device, ToClient::RoundStart(start));
                 }
+                Action::Close { address, stage } => jobs.push(Job::CloseStage(address, stage)),
+                Action::Remind { device, address } => jobs.push(Job::Remind(device, address)),
                 Action::End { device, address, reason } => fleet.send(device, ToClient::RoundEnd(address, reason)),
                 Action::Commit { address, contributors, cohort } => {
                     open.contributors = contributors;
@@ -154,6 +157,7 @@ impl Run {
                         round: address.round,
                         attempt: address.attempt,
                         cohort: u32::try_from(cohort).unwrap_or(u32::MAX),
+                        contributors: u32::try_from(open.contributors.len()).unwrap_or(u32::MAX),
                         bytes_up: self.bytes_up - self.counted.0,
                         bytes_down: self.bytes_down - self.counted.1,
                         ..RoundRecord::default()

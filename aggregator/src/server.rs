@@ -93,7 +93,7 @@ pub async fn run(
         }
         None => None,
     };
-    let making = worker::Making { evaluator, keep: config.versions, backups };
+    let making = worker::Making { evaluator, keep: config.versions, backups, endpoint: endpoint.clone() };
     let (worker, thread) = Worker::start(Arc::clone(&store), audit, Arc::clone(&shelf), making, events.downgrade())?;
     audit::in_background(Arc::clone(&store), worker.downgrade());
     let (registrar, registering) = Registrar::start(

@@ -191,10 +191,11 @@ impl Session {
                 let up = BLOB_HEADER_BYTES as u64 + body.len() as u64;
                 let _ = self.context.events.send(Event::Moved { run: header.run, up, down: 0 }).await;
                 let device = self.device;
-                self.context
-                    .worker
-                    .queue(Job::Admit { device, address, header, body, digest, numerics, reservation })
-                    .await;
+                let job = match numerics {
+                    Some(numerics) => Job::Admit { device, address, header, body, digest, numerics, reservation },
+                    None => Job::Masked { device, address, header, body, digest, reservation },
+                };
+                self.context.worker.queue(job).await;
             }
             // The device keeps its update and sends it again when it is back.
             Err(error) => match error.cause.refusal() {

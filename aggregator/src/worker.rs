@@ -9,6 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use starling_audit::{About, Action, Contribution, Entry, Who};
 use starling_daemon::schedule::Schedule;
+use starling_net::Endpoint;
+use starling_protocol::run::Stage;
 use starling_store::{Batch, Store};
 use starling_update::{Fold, Version, admit};
 use starling_wire::{RunId, ToClient};
@@ -28,10 +30,12 @@ use crate::shelf::Shelf;
 mod job;
 mod models;
 mod renewal;
+mod summing;
 mod versions;
 
 pub(crate) use job::{Job, Loaded, NewRun};
 pub(crate) use renewal::Renewal;
+pub(crate) use summing::Closed;
 
 /// Jobs that may wait. Bodies among them are bounded by the staging budget already.
 const JOBS_MAX: usize = 1024;
@@ -41,6 +45,8 @@ pub(crate) struct Making {
     pub(crate) evaluator: Option<Arc<dyn Evaluator>>,
     pub(crate) keep: VersionsSection,
     pub(crate) backups: Option<Schedule>,
+    /// Whose credentials the certificates of devices are judged by.
+    pub(crate) endpoint: Endpoint,
 }
 
 /// The way to the worker.
@@ -103,6 +109,8 @@ struct Model {
     loaded: Loaded,
     version: Version,
     fold: Option<Fold>,
+    /// The attempt under way, where updates are summed under masks.
+    summing: Option<summing::Summing>,
     loss_sum: f64,
 }
 
@@ -127,10 +135,26 @@ impl State {
                     fold.add(&staged.update).expect("the machine admits a device once a round (invariant 2)");
                     model.loss_sum += weight * loss;
                     let contribution = Contribution { device: staged.update.device(), digest: staged.update.digest() };
-                    if let Err(error) = self.audit.admitted(address, contribution, report.weight) {
+                    if let Err(error) = self.audit.admitted(address, contribution, Some(report.weight)) {
                         tracing::error!(error = chain(&error), "the audit log could not be written");
                     }
                 }
+                None
+            }
+            Job::Mail(device, mail, stage) => {
+                let taken = self.take_mail(device, &mail, stage);
+                Some(Event::Mailed(device, mail.address, stage, taken))
+            }
+            Job::Masked { device, address, header, body, digest, reservation: _reservation } => {
+                let taken = self.take_masked(device, &address, (&header, &body, digest));
+                Some(Event::Mailed(device, address, Stage::Mask, taken))
+            }
+            Job::CloseStage(address, stage) => Some(Event::StageClosed(Box::new(self.close_stage(address, stage)))),
+            Job::Remind(device, address) => {
+                self.remind(&address, device).map(|letter| Event::Letter(device, address, Box::new(letter)))
+            }
+            Job::DropOut(device, address) => {
+                self.drop_out(&address, device);
                 None
             }
             Job::TakeOut(address, staged) => {
@@ -148,7 +172,7 @@ impl State {
             Job::Discard(address) => {
                 self.audit.abandoned(&address);
                 if let Some(model) = self.models.get_mut(&address.run) {
-                    model.fold = None;
+                    (model.fold, model.summing) = (None, None);
                     model.loss_sum = 0.0;
                 }
                 None

@@ -12,7 +12,7 @@ use starling_daemon::schedule::Schedule;
 use starling_net::{Backoff, BindError, Clock, Credentials, CredentialsError, DialError, Endpoint, Transport};
 use starling_protocol::participant::Participant;
 use starling_store::{Store, StoreError};
-use starling_wire::{DeviceId, Refusal, Role, RunId};
+use starling_wire::{Decline, DeviceId, Refusal, Role, RunId};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -26,6 +26,7 @@ use crate::serving::releases::Releases;
 use crate::serving::socket::Socket;
 use crate::state::{Shelf, clock_floor};
 use crate::status::{Connection, Status};
+use crate::summing::{self, Summing};
 use crate::transfer::Downloads;
 use crate::trust::{Keeper, TrustError};
 use crate::worker::{Order, Report, Worker};
@@ -152,7 +153,9 @@ pub async fn run(
         socket: None,
         device: identity.id,
         tasks,
+        summing: Summing::new(Arc::clone(shelf.store()), identity.id, worker.reports()),
         worker,
+        credentials: credentials.clone(),
         reports,
         shelf,
         downloads: Downloads::default(),
@@ -178,6 +181,9 @@ pub(crate) struct Agent {
     pub(crate) device: DeviceId,
     tasks: Vec<String>,
     worker: Worker,
+    summing: Summing,
+    /// What this device signs its keys of secure sums by; the newest.
+    pub(crate) credentials: Credentials,
     reports: Receiver<Report>,
     pub(crate) shelf: Shelf,
     downloads: Downloads,
@@ -265,6 +271,7 @@ impl Agent {
             match action {
                 Action::Stop(job) => self.worker.stop(job),
                 Action::Forget(run) => self.forget(run),
+                Action::Secure(order) => self.sum(order),
                 // A participant without a connection asks for nothing else.
                 _ => {}
             }
@@ -290,6 +297,12 @@ impl Agent {
                 self.worker.forget(job);
                 self.participant.handle_trained(job, result, now_ms);
             }
+            Report::ToMask { job, run, round, trained } => {
+                if !self.summing.submit(summing::Order::Mask { job, run, round, trained }) {
+                    self.participant.handle_trained(job, Err(Decline::TrainingFailed), now_ms);
+                }
+            }
+            Report::Secure { address, result } => self.participant.handle_secure(&address, result),
             Report::Answered { job, result } => {
                 self.worker.forget(job);
                 self.participant.handle_answered(job, result);

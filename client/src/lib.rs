@@ -32,6 +32,7 @@ mod renewal;
 pub mod serving;
 pub mod state;
 pub mod status;
+mod summing;
 pub mod survey;
 mod transfer;
 pub mod trust;

@@ -132,6 +132,7 @@ impl Agent {
         let credentials = Credentials::load(&self.config.tls).map_err(|error| with_causes(&error))?.with_clock(clock);
         endpoint.replace_credentials(&credentials).map_err(|error| with_causes(&error))?;
         self.renewal = Renewal::new(&credentials);
+        self.credentials = credentials.clone();
         Ok(credentials.leaf().not_after_unix_s)
     }
 

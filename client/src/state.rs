@@ -21,6 +21,7 @@ use starling_wire::{DeviceId, Digest, ModelRef, RunId, TaskId};
 
 use crate::owed::Owed;
 use crate::serving::releases::Releases;
+use crate::summing::Journal;
 use crate::trust::Keeper;
 
 const HELD: &str = "held";
@@ -116,6 +117,7 @@ impl Shelf {
         if !own {
             batch.put(DEVICE, IDENTITY, &device)?;
             Owed::clear(&store, &mut batch)?;
+            Journal::clear(&store, &mut batch)?;
             Releases::clear(&store, &mut batch)?;
         }
         // Runs only grow: of too many, the newest are worth keeping.
@@ -140,6 +142,7 @@ impl Shelf {
         }
         let mut named: BTreeSet<String> = held.values().map(|held| held.record.reference.digest.to_string()).collect();
         named.extend(Owed::named(&store)?);
+        named.extend(Journal::named(&store)?);
         named.extend(Releases::named(&store)?);
         named.extend(Keeper::named(&store)?);
         store.retain_blobs(&named)?;

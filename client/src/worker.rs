@@ -16,10 +16,12 @@ use starling_protocol::participant::{Answer, Figures, JobId, JobOrder, RUNS_MAX}
 use starling_spec::TaskPlan;
 use starling_store::Store;
 use starling_update::{Sealed, Version, rounding_key, seal, seal_with_feedback};
-use starling_wire::{Decline, DeviceId, Digest, ModelRef, ReleaseRefusal, RoundKind, RunId};
+use starling_wire::{
+    Address, Decline, DeviceId, Digest, ModelRef, Refusal, ReleaseRefusal, RoundKind, RunId, SecureMail,
+};
 use tokio::sync::mpsc;
 
-use crate::learner::{Job, LearnError, Learner, with_causes};
+use crate::learner::{Job, LearnError, Learner, Trained, with_causes};
 use crate::owed::Owed;
 use crate::receipts::Arrived;
 use crate::state::{Source, Unsaved};
@@ -52,6 +54,18 @@ pub(crate) enum Report {
     Trained {
         job: JobId,
         result: Result<Arc<Sealed>, Decline>,
+    },
+    /// What training gave, where the update goes into a secure sum: `summing` masks it.
+    ToMask {
+        job: JobId,
+        run: RunId,
+        round: u32,
+        trained: Box<Trained>,
+    },
+    /// Of the thread of secure sums.
+    Secure {
+        address: Address,
+        result: Result<Option<SecureMail>, Refusal>,
     },
     Answered {
         job: JobId,
@@ -173,8 +187,8 @@ fn carry_out(order: Order, learner: &dyn Learner) -> Option<Report> {
             let worker = Work { order, device, model, owed, stop, learner };
             // A plan that makes the learner panic must not end the daemon: other runs go on.
             if training {
-                let result = catch_unwind(AssertUnwindSafe(|| worker.train())).unwrap_or(Err(Decline::TrainingFailed));
-                Some(Report::Trained { job, result })
+                let trained = catch_unwind(AssertUnwindSafe(|| worker.train())).unwrap_or(Err(Decline::TrainingFailed));
+                Some(trained.unwrap_or_else(|reason| Report::Trained { job, result: Err(reason) }))
             } else {
                 let result = catch_unwind(AssertUnwindSafe(|| worker.answer())).unwrap_or(Err(Decline::TrainingFailed));
                 Some(Report::Answered { job, result })
@@ -210,9 +224,18 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn train(&self) -> Result<Arc<Sealed>, Decline> {
+    fn train(&self) -> Result<Report, Decline> {
         let (job, base) = self.prepare()?;
         let trained = self.learner.train(&job, base, &self.stop).map_err(|error| self.declined(&error))?;
+        let id = self.order.job;
+        if job.plan.is_secure() {
+            let Address { run, round, .. } = job.address;
+            return Ok(Report::ToMask { job: id, run, round, trained: Box::new(trained) });
+        }
+        Ok(Report::Trained { job: id, result: Ok(self.seal(&job, &trained)?) })
+    }
+
+    fn seal(&self, job: &Job, trained: &Trained) -> Result<Arc<Sealed>, Decline> {
         let key = rounding_key(job.plan.seed, self.device, job.address.round);
         let failed = |error: Box<dyn Error + Send + Sync>| self.declined(&LearnError::Failed(error));
         let codec = job.plan.update.codec;

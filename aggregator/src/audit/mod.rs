@@ -197,10 +197,10 @@ impl AuditLog {
         &mut self,
         address: Address,
         contribution: Contribution,
-        weight: u32,
+        weight: Option<u32>,
     ) -> Result<(), AuditError> {
         let Contribution { device, digest } = contribution;
-        let about = About { digest: Some(digest), weight: Some(weight.into()), ..about(&address) };
+        let about = About { digest: Some(digest), weight: weight.map(Into::into), ..about(&address) };
         let who = Who::Certificate(Role::Device, device);
         let seq = self.record(Entry::done(who, Action::UpdateAdmitted, about), None);
         let round = self.open.entry(address.run).or_default();

@@ -66,7 +66,8 @@ mod tests {
         let devices: Vec<_> = (0..20).map(|index| DeviceId::seeded(1, index)).collect();
         devices.iter().step_by(2).for_each(|device| tags.set(*device, &words("north")));
         let federation = FederationSection { fraction: 0.5, rounds: 50, ..FederationSection::default() };
-        let settings = RunSettings { task: TaskId([0; 16]), run: RunId(1), seed: 7, federation, tensors: 0 };
+        let settings =
+            RunSettings { task: TaskId([0; 16]), run: RunId(1), seed: 7, federation, tensors: 0, secure_cohort: None };
         let mut machine = RunMachine::new(settings, Progress::default());
         let introduce = |machine: &mut RunMachine| {
             devices.iter().filter(|device| tags.open_to(**device, &wanted)).for_each(|device| {

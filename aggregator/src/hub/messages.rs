@@ -1,6 +1,6 @@
 //! What devices say, and what they are told of runs.
 
-use starling_wire::{Address, BlobHeader, DeviceId, Refusal, RunId, ToAggregator, ToClient};
+use starling_wire::{Address, BlobHeader, BlobKind, DeviceId, Refusal, RunId, ToAggregator, ToClient};
 
 use super::{Hub, REFUSALS_MAX, TurnedAway};
 use crate::event::HeaderReply;
@@ -53,6 +53,7 @@ impl Hub {
                 let run = statistics.address.run;
                 self.with_machine(run, |machine| machine.handle_statistics(now_ms, device, &statistics)).await;
             }
+            ToAggregator::Secure(mail) => self.mail(device, mail).await,
             ToAggregator::Bye => self.gone(device).await,
             // A second request before the first is answered is a device's own loss.
             ToAggregator::WantReceipt(want) => {
@@ -92,6 +93,9 @@ impl Hub {
     }
 
     pub(super) async fn admit_header(&mut self, device: DeviceId, header: &BlobHeader) -> HeaderReply {
+        if header.kind == BlobKind::Masked {
+            return self.admit_masked(device, header).await.map(|address| (address, None));
+        }
         let now_ms = self.now_ms();
         let open = self.runs.get(&header.run).and_then(|run| run.open.as_ref()).ok_or(Refusal::UnknownRun)?;
         let task = open.machine.address().task;
@@ -104,7 +108,7 @@ impl Hub {
             self.with_machine(header.run, |machine| machine.handle_out(now_ms, device, &address)).await;
             return Err(reason);
         }
-        Ok((address, numerics))
+        Ok((address, Some(numerics)))
     }
 
     pub(super) async fn refuse_update(&mut self, device: DeviceId, address: Address, reason: Refusal) {

@@ -136,8 +136,11 @@ impl Hub {
                     tracing::info!(run = id.0, device = %device, "its update is taken out of the round");
                     self.worker.queue(Job::TakeOut(address, staged)).await;
                 }
+                (Some((address, Expelled::DropOut)), _) => {
+                    self.worker.queue(Job::DropOut(device, address)).await;
+                }
                 (Some((_, Expelled::Abandoned)), _) => {
-                    tracing::warn!(run = id.0, device = %device, "its update is not in memory any more: the attempt is done again without it");
+                    tracing::warn!(run = id.0, device = %device, "its update cannot be taken out: the attempt is done again without it");
                 }
                 _ => {}
             }

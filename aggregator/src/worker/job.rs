@@ -6,9 +6,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use starling_audit::{Entry, Who};
 use starling_daemon::keeping::KeepRequest;
+use starling_protocol::run::Stage;
 use starling_spec::{TaskFile, TaskPlan};
-use starling_update::Numerics;
-use starling_wire::{Address, BlobHeader, DeviceId, Digest, ModelRef, RunId, WantReceipt};
+use starling_update::{Numerics, SecureSums};
+use starling_wire::{Address, BlobHeader, DeviceId, Digest, ModelRef, RunId, SecureMail, WantReceipt};
 
 use crate::audit::{AuditAsk, Field};
 use crate::erasure::{Erasure, Forgetting};
@@ -25,6 +26,8 @@ pub(crate) struct Loaded {
     pub(crate) plan: Arc<TaskPlan>,
     pub(crate) task: Arc<TaskFile>,
     pub(crate) numerics: Numerics,
+    /// Where updates are summed under masks.
+    pub(crate) secure: Option<Arc<SecureSums>>,
     pub(crate) reference: ModelRef,
     /// Tensors of the network's manifest.
     pub(crate) tensors: usize,
@@ -51,6 +54,23 @@ pub(crate) enum Job {
     },
     /// Add an update to the run's fold.
     Fold(Address, Arc<Staged>),
+    /// Take what a device sent in a stage of a secure sum.
+    Mail(DeviceId, SecureMail, Stage),
+    /// Take a device's masked update into a secure sum.
+    Masked {
+        device: DeviceId,
+        address: Address,
+        header: BlobHeader,
+        body: Bytes,
+        digest: Digest,
+        reservation: Reservation,
+    },
+    /// Close a stage of a secure sum.
+    CloseStage(Address, Stage),
+    /// Find what the open stage of a secure sum asks of a device.
+    Remind(DeviceId, Address),
+    /// A device leaves a secure sum before its update is in.
+    DropOut(DeviceId, Address),
     /// Take an update out of the run's fold again.
     TakeOut(Address, Arc<Staged>),
     /// Forget what was folded since the last commit.

@@ -9,7 +9,7 @@ use starling_protocol::run::cohort_max;
 use starling_spec::{CodecSpec, TaskPlan};
 use starling_store::Batch;
 use starling_trust::Subject;
-use starling_update::{Numerics, Version, difference};
+use starling_update::{Numerics, SecureSums, Version, difference};
 use starling_wire::{Address, Digest};
 
 use super::{Loaded, Model, NewRun, State};
@@ -50,6 +50,7 @@ impl State {
         let manifest = plan.manifest()?;
         let count = manifest.len();
         let numerics = Numerics::new(&plan.update, count, cohort_max(&task.federation))?;
+        let secure = SecureSums::of(&plan, count)?.map(Arc::new);
         let master = match (&weights, record.master_blob.is_empty()) {
             (_, false) => export::master(&self.store, &record.master_blob, count)?,
             (None, true) if let Some(kept) = &begin => export::master(&self.store, &kept.master_blob, count)?,
@@ -80,10 +81,11 @@ impl State {
         let reference = version.reference();
         let attempt_first = attempt_first(self.store.era()?);
         let tensors = manifest.tensors.len();
-        let loaded = Loaded { record, plan, task: Arc::new(task), numerics, reference, tensors, attempt_first, bundle };
+        let loaded =
+            Loaded { record, plan, task: Arc::new(task), numerics, secure, reference, tensors, attempt_first, bundle };
         let whole = (reference.codec, reference.digest, version.encoded().clone());
         self.shelf.put(loaded.record.run, whole, None, &loaded.record.tags);
-        let model = Model { loaded: loaded.clone(), version, fold: None, loss_sum: 0.0 };
+        let model = Model { loaded: loaded.clone(), version, fold: None, summing: None, loss_sum: 0.0 };
         self.models.insert(loaded.record.run, model);
         Ok(loaded)
     }
@@ -115,18 +117,24 @@ impl State {
     ) -> Result<(Loaded, RoundRecord), Box<dyn std::error::Error>> {
         let run = address.run;
         let mut model = self.models.remove(&run).ok_or("the run is not in memory")?;
-        let fold = model.fold.take().ok_or("nothing was folded")?;
-        round.weight = fold.weight_sum();
-        round.contributors = u32::try_from(fold.contributors().len()).unwrap_or(u32::MAX);
-        round.train_loss = model.loss_sum / (round.weight as f64).max(1.0);
+        let summed = model.take_sum().transpose()?;
+        let fold = model.fold.take();
+        if let Some(summed) = &summed {
+            (round.weight, round.train_loss) = (summed.weight, summed.train_loss);
+        } else {
+            let fold = fold.as_ref().ok_or("nothing was folded")?;
+            round.weight = fold.weight_sum();
+            round.contributors = u32::try_from(fold.contributors().len()).unwrap_or(u32::MAX);
+            round.train_loss = model.loss_sum / (round.weight as f64).max(1.0);
+        }
         model.loss_sum = 0.0;
 
         let plan = Arc::clone(&model.loaded.plan);
         let old = (model.version.digest(), model.version.encoded().clone());
         let number = model.version.number() + 1;
         let mut master = model.version.into_master();
-        fold.apply_mean(&mut master);
-        drop(fold);
+        summed.inspect(|summed| summed.add_to(&mut master));
+        fold.inspect(|fold| fold.apply_mean(&mut master));
         let version = Version::publish(number, master, plan.update.down)?;
         round.version = number;
         if let Some(evaluator) = &self.making.evaluator {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use starling_net::{
     BlobError, ControlSender, Endpoint, IncomingBlob, Link, ReceiveError, TransferError, greet_aggregator,
 };
-use starling_protocol::participant::Action;
+use starling_protocol::participant::{Action, SecureOrder};
 use starling_update::Sealed;
 use starling_wire::{
     Address, Available, BlobHeader, BlobKind, Decline, DeviceId, Digest, Receipt, Refusal, ReleaseOffer, RoundStart,
@@ -22,6 +22,7 @@ use crate::learner::with_causes;
 use crate::owed::Owed;
 use crate::receipts::Arrived;
 use crate::status::{Connection, RunStatus};
+use crate::summing;
 use crate::transfer::{Arrival, receive};
 use crate::worker::Order;
 
@@ -192,6 +193,10 @@ impl Agent {
                     self.forget(run);
                     None
                 }
+                Action::Secure(order) => {
+                    self.sum(order);
+                    None
+                }
             };
             if let Some(message) = message {
                 let sent = wires.sender.send(&message).await;
@@ -207,6 +212,27 @@ impl Agent {
             sent.map_err(|error| lost(error.refusal(), error.to_string()))?;
         }
         Ok(())
+    }
+
+    /// Hands an order on to the thread of secure sums.
+    pub(super) fn sum(&mut self, order: SecureOrder) {
+        let order = match order {
+            SecureOrder::Enter { plan, start } => {
+                let credentials = Box::new(self.credentials.clone());
+                summing::Order::Enter { plan, start, credentials, cohort_min: 0 }
+            }
+            SecureOrder::Answer { address, letter } => summing::Order::Answer { address, letter },
+            SecureOrder::Burn(address) => summing::Order::Burn(address),
+            SecureOrder::Leave(address) => summing::Order::Leave(address),
+        };
+        let address = match &order {
+            summing::Order::Enter { start, .. } => Some(start.address),
+            summing::Order::Answer { address, .. } => Some(*address),
+            _ => None,
+        };
+        if let (false, Some(address)) = (self.summing.submit(order), address) {
+            self.participant.handle_secure(&address, Err(Refusal::SecureBurned));
+        }
     }
 
     fn note_round(&mut self, start: &RoundStart, task: &str) {
@@ -231,6 +257,7 @@ impl Agent {
                 self.settle(&address, false);
                 self.participant.handle_round_end(address, reason);
             }
+            ToClient::Secure(part) => self.participant.handle_secure_part(part),
             ToClient::Verdict(verdict) => {
                 self.note_verdict(&verdict);
                 self.participant.handle_verdict(&verdict, now_ms);

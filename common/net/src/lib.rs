@@ -34,6 +34,7 @@
 pub mod admin;
 pub mod backoff;
 pub mod blob;
+pub mod certified;
 pub mod clock;
 pub mod control;
 pub mod credentials;
@@ -52,6 +53,7 @@ mod verify;
 pub use admin::{AdminLink, AdminStream};
 pub use backoff::Backoff;
 pub use blob::{BlobError, IncomingBlob, ReceiveError, TransferError, resume_offset};
+pub use certified::Certified;
 pub use clock::Clock;
 pub use control::{Control, ControlError, ControlReceiver, ControlSender};
 pub use credentials::{Credentials, CredentialsError, TlsFiles};

@@ -17,6 +17,7 @@
 //! clock that does not run backwards.
 
 mod action;
+mod secure;
 mod slot;
 mod steps;
 #[cfg(test)]
@@ -32,7 +33,7 @@ use starling_wire::{
     ToAggregator, Verdict,
 };
 
-pub use action::{Action, Answer, Consent, Figures, JobId, JobOrder};
+pub use action::{Action, Answer, Consent, Figures, JobId, JobOrder, SecureOrder};
 
 use slot::{Slot, Stage};
 
@@ -129,7 +130,12 @@ impl Participant {
     /// The connection is gone. Jobs go on, sealed updates are kept.
     pub fn handle_disconnected(&mut self) {
         self.connected = false;
-        self.actions.retain(|action| matches!(action, Action::Stop(_) | Action::Forget(_)));
+        self.actions.retain(|action| {
+            matches!(
+                action,
+                Action::Stop(_) | Action::Forget(_) | Action::Secure(SecureOrder::Burn(_) | SecureOrder::Leave(_))
+            )
+        });
         for run in self.runs.values_mut() {
             run.fetching = None;
             for slot in [&mut run.train, &mut run.ask] {
@@ -182,6 +188,7 @@ impl Participant {
         match self.enter(start, now_ms) {
             Ok(()) => {
                 self.send(ToAggregator::Accept(address));
+                self.enter_sum(start);
                 self.advance(address.run);
             }
             Err(reason) => self.send(ToAggregator::Decline(address, reason)),
@@ -216,7 +223,11 @@ impl Participant {
                 self.actions.push_back(Action::Stop(job));
             }
         }
-        *place = Some(Slot::new(start, now_ms));
+        let secure = training && plan.is_secure();
+        let left = place.replace(Slot::new(start, secure, now_ms));
+        if let Some(left) = left.filter(|slot| slot.secure) {
+            self.actions.push_back(Action::Secure(SecureOrder::Leave(left.start.address)));
+        }
         Ok(())
     }
 
@@ -335,6 +346,9 @@ impl Participant {
                 if slot.start.address == address {
                     slot.live = false;
                     slot.mark_unsent(None);
+                    if slot.secure {
+                        self.actions.push_back(Action::Secure(SecureOrder::Burn(address)));
+                    }
                 }
             }
             return;
@@ -348,6 +362,8 @@ impl Participant {
         if let Some(run) = self.runs.remove(&id) {
             let jobs = run.slots().filter_map(Slot::job).collect::<Vec<_>>();
             self.actions.extend(jobs.into_iter().map(Action::Stop));
+            let sums = run.slots().filter(|slot| slot.secure).map(|slot| SecureOrder::Leave(slot.start.address));
+            self.actions.extend(sums.map(Action::Secure));
             self.actions.push_back(Action::Forget(id));
         }
     }

@@ -9,6 +9,8 @@
 //!                       all in, or settled                         Finished ◀─ (last round, target, stop)
 //! ```
 //!
+//! Where updates are summed under masks, the stages of [`Stage`] take the place of training.
+//!
 //! A run whose goal is an answer and no version goes from waiting to asking, and is finished with it; below the quorum it tries again.
 //!
 //! Sans-IO: time is an argument (milliseconds of any monotonic clock), entropy is the run's seed, and the driver does
@@ -28,13 +30,16 @@ use crate::cohort::{Cohort, Member};
 mod action;
 mod answers;
 mod rounds;
+mod secure;
 mod settings;
 
 pub use action::{Action, Expelled, Finish};
 pub use answers::{Answer, HeldOut, Ranges};
+pub use secure::Stage;
 pub use settings::{Progress, RunSettings};
 
 use answers::Answers;
+use secure::Summing;
 
 /// How long a vanished device is waited for when only vanished ones are missing: a daemon restarts and reconnects within
 /// a second, a radio within a few.
@@ -61,9 +66,30 @@ pub fn cohort_max(federation: &FederationSection) -> u32 {
 enum Phase {
     Waiting { not_before_ms: u64, failures: u32 },
     Training(Cohort, u32),
+    Summing(Box<Summing>),
     Committing(Cohort),
     Asking(Cohort, Answers, u32),
     Finished,
+}
+
+impl Phase {
+    /// Who is waited for.
+    fn cohort(&self) -> Option<&Cohort> {
+        match self {
+            Self::Training(cohort, _) | Self::Asking(cohort, ..) => Some(cohort),
+            Self::Summing(summing) => Some(&summing.cohort),
+            Self::Waiting { .. } | Self::Committing(_) | Self::Finished => None,
+        }
+    }
+
+    /// The same, to note what becomes of them.
+    fn cohort_mut(&mut self) -> Option<&mut Cohort> {
+        match self {
+            Self::Training(cohort, _) | Self::Asking(cohort, ..) => Some(cohort),
+            Self::Summing(summing) => Some(&mut summing.cohort),
+            Self::Waiting { .. } | Self::Committing(_) | Self::Finished => None,
+        }
+    }
 }
 
 /// The machine of one run.
@@ -169,6 +195,7 @@ impl RunMachine {
 
     fn ask_again(&mut self, now_ms: u64, device: DeviceId) {
         self.available.insert(device);
+        self.remind(now_ms, device);
         let (address, kind) = (self.address(), self.kind());
         if let Phase::Training(cohort, _) | Phase::Asking(cohort, ..) = &mut self.phase
             && matches!(cohort.get(device), Some(Member::Pending | Member::Gone(_)))
@@ -182,7 +209,7 @@ impl RunMachine {
     /// The connection of `device` is gone, or it takes part no longer.
     pub fn handle_gone(&mut self, now_ms: u64, device: DeviceId) {
         self.available.remove(&device);
-        if let Phase::Training(cohort, _) | Phase::Asking(cohort, ..) = &mut self.phase
+        if let Some(cohort) = self.phase.cohort_mut()
             && cohort.get(device) == Some(Member::Pending)
         {
             cohort.set(device, Member::Gone(now_ms));
@@ -195,7 +222,7 @@ impl RunMachine {
         if *address != self.address() {
             return;
         }
-        if let Phase::Training(cohort, _) | Phase::Asking(cohort, ..) = &mut self.phase {
+        if let Some(cohort) = self.phase.cohort_mut() {
             cohort.set(device, Member::Out);
         }
         self.advance(now_ms);
@@ -209,6 +236,11 @@ impl RunMachine {
     /// On [`Expelled::TakeOut`] the driver takes the contribution out before it does what [`RunMachine::poll_action`] says.
     pub fn handle_expelled(&mut self, now_ms: u64, device: DeviceId, separable: bool) -> Expelled {
         self.available.remove(&device);
+        if matches!(self.phase, Phase::Summing(_)) {
+            let outcome = self.expel_from_sum(now_ms, device);
+            self.advance(now_ms);
+            return outcome;
+        }
         let was_in = match &mut self.phase {
             Phase::Training(cohort, _) => cohort.expel(device),
             Phase::Asking(cohort, ..) => {
@@ -328,6 +360,7 @@ impl RunMachine {
         match &self.phase {
             Phase::Waiting { not_before_ms, .. } if self.enough_devices() => Some(*not_before_ms),
             Phase::Training(cohort, _) | Phase::Asking(cohort, ..) => Some(cohort.settles_at_ms(now_ms, GRACE_MS)),
+            Phase::Summing(summing) => summing.settles_at_ms(now_ms),
             _ => None,
         }
     }

@@ -119,6 +119,11 @@ impl TaskPlan {
         self.holdout_seed.unwrap_or(self.seed)
     }
 
+    /// Whether the aggregator sees sums of updates only.
+    pub fn is_secure(&self) -> bool {
+        self.privacy.as_ref().is_some_and(|privacy| privacy.asked.secure_aggregation)
+    }
+
     /// The plan as it travels.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a plan holds nothing that JSON cannot say: its numbers were checked finite")

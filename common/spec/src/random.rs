@@ -41,6 +41,8 @@ pub enum Purpose {
     Rotate = 9,
     /// Which coordinates a round's updates hold.
     Subset = 10,
+    /// Keys of simulated devices in simulated secure sums.
+    Secure = 11,
 }
 
 /// A stream of random words.

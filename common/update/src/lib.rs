@@ -43,13 +43,15 @@ mod numerics;
 mod residual;
 pub mod ring;
 mod sealed;
+mod secure;
 mod version;
 
 pub use admitted::{Admitted, admit, admit_header};
 pub use fold::{Fold, FoldError, Partial};
 pub use numerics::{Numerics, NumericsError};
 pub use residual::{RESIDUAL_FRACTION_BITS, Residual, ResidualError};
-pub use sealed::{SealError, Sealed, rounding_key, seal, seal_with_feedback};
+pub use sealed::{SealError, Sealed, rounding_key, seal, seal_masked, seal_with_feedback};
+pub use secure::{MaskError, SecurePart, SecureRound, SecureSums, Summed};
 pub use starling_compress::{
     CodecSpec, DecodeError, EncodeError, FixedPoint, codec_id, codec_spec, difference, encoded_len_bounds,
 };

@@ -8,6 +8,7 @@
 
 use bytes::Bytes;
 use starling_compress::{CodecSpec, EncodeError, Rounding, codec_id, decode_into, encode_into, encoded_len_bounds};
+use starling_secagg::Unsent;
 use starling_spec::random::{Purpose, Random};
 use starling_wire::{Address, BlobHeader, BlobKind, DeviceId, Digest, FrameError, UpdateReport};
 
@@ -46,10 +47,10 @@ pub enum SealError {
     Report(#[from] FrameError),
 }
 
-/// An update, ready to leave the device. Only [`seal`] and [`seal_with_feedback`] make one (invariant 3).
+/// An update, ready to leave the device. Only [`seal`], [`seal_with_feedback`] and [`seal_masked`] make one (invariant 3).
 #[derive(Debug, Clone)]
 pub struct Sealed {
-    report: UpdateReport,
+    kind: BlobKind,
     codec: CodecSpec,
     bytes: Bytes,
     digest: Digest,
@@ -79,7 +80,14 @@ pub fn seal(report: &UpdateReport, delta: &[f32], codec: CodecSpec, rounding_key
     debug_assert_eq!(bytes.len(), PREAMBLE_BYTES, "a report has fixed-size fields only");
     encode_into(codec, delta, Rounding::Stochastic { key: rounding_key }, &mut bytes)?;
     let digest = Digest::of(&bytes);
-    Ok(Sealed { report: *report, codec, bytes: Bytes::from(bytes), digest })
+    Ok(Sealed { kind: BlobKind::Update, codec, bytes: Bytes::from(bytes), digest })
+}
+
+/// Seals what a device's part in a secure sum has masked, once the journal holds it. `codec` is the plan's.
+pub fn seal_masked(masked: Unsent, codec: CodecSpec) -> Sealed {
+    let bytes = masked.persisted();
+    let digest = Digest::of(&bytes);
+    Sealed { kind: BlobKind::Masked, codec, bytes: Bytes::from(bytes), digest }
 }
 
 /// Seals `delta + residual` and gives what that leaves owed: in units of 2⁻⁴⁰, what `Sealed` decodes to and the new residual
@@ -120,15 +128,10 @@ impl Sealed {
         self.digest
     }
 
-    /// What the update says of itself.
-    pub fn report(&self) -> &UpdateReport {
-        &self.report
-    }
-
     /// The header under which the body travels, from its start.
     pub fn header(&self, address: &Address) -> BlobHeader {
         BlobHeader {
-            kind: BlobKind::Update,
+            kind: self.kind,
             codec: codec_id(self.codec),
             run: address.run,
             round: address.round,

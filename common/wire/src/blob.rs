@@ -42,6 +42,8 @@ pub enum BlobKind {
     Release = 4,
     /// Activations on their way between devices.
     Activation = 5,
+    /// A device's update under the masks of a secure sum.
+    Masked = 6,
 }
 
 /// A codec as it travels: the family and its parameter. `starling-compress` gives it meaning.
@@ -139,6 +141,7 @@ impl BlobHeader {
             3 => BlobKind::Update,
             4 => BlobKind::Release,
             5 => BlobKind::Activation,
+            6 => BlobKind::Masked,
             other => return Err(HeaderError::Kind(other)),
         };
         if u16_at(6) != 0 || u16_at(22) != 0 {

@@ -16,6 +16,7 @@ pub mod message;
 pub mod reader;
 pub mod refusal;
 pub mod release;
+pub mod secure;
 
 pub use blob::{BLOB_HEADER_BYTES, BlobHeader, BlobKind, CodecId, HeaderError};
 pub use distrust::Distrust;
@@ -30,6 +31,7 @@ pub use message::{
 pub use reader::{Malformed, Reader};
 pub use refusal::Refusal;
 pub use release::{OfferedRelease, RELEASE_RUN, ReleaseOffer, ReleaseRefusal, ReleaseReport, Standing};
+pub use secure::{Letters, SecureLetter, SecureMail, SecurePart};
 
 /// The version of the protocol that this build speaks; a hello offers a range of them.
 pub const PROTOCOL_VERSION: u16 = 1;

@@ -9,6 +9,7 @@ use crate::enrol::{Credential, RenewRequest};
 use crate::ids::{Address, DeviceId, Digest, RunId, TaskId};
 use crate::refusal::Refusal;
 use crate::release::{OfferedRelease, ReleaseReport};
+use crate::secure::{SecureMail, SecurePart};
 
 /// From a device to its aggregator. Not `non_exhaustive`: the aggregator says of each message who may send it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +36,8 @@ pub enum ToAggregator {
     Renew(RenewRequest),
     /// The result of a statistics round.
     Statistics(Statistics),
+    /// What a device sends in a stage of a secure sum.
+    Secure(SecureMail),
 }
 
 /// From an aggregator to a device.
@@ -67,6 +70,8 @@ pub enum ToClient {
     Renewed(Credential),
     /// There is no next certificate, now or ever.
     RenewRefused(Refusal),
+    /// A part of what a stage of a secure sum asks.
+    Secure(SecurePart),
 }
 
 /// How a connection starts.
@@ -178,6 +183,8 @@ pub enum Decline {
     TrainingFailed,
     /// The device trains signed plans only, and does not believe this one.
     Untrusted(Distrust),
+    /// The device leaves the round's secure sum.
+    Secure(Refusal),
 }
 
 impl Decline {
@@ -191,6 +198,7 @@ impl Decline {
             Decline::ModelUnavailable => "the model could not be fetched or decoded",
             Decline::TrainingFailed => "training failed; the device's log says more",
             Decline::Untrusted(reason) => reason.text(),
+            Decline::Secure(reason) => reason.text(),
         }
     }
 }

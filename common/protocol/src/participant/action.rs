@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use starling_spec::TaskPlan;
 use starling_update::Sealed;
-use starling_wire::{Address, Decline, Fetch, ModelRef, RoundKind, RoundStart, RunId, ToAggregator, ValueRange};
+use starling_wire::{
+    Address, Decline, Fetch, ModelRef, RoundKind, RoundStart, RunId, SecureLetter, ToAggregator, ValueRange,
+};
 
 #[cfg(doc)]
 use super::Participant;
@@ -61,7 +63,8 @@ pub enum Action {
     /// Get a model: send the fetch (with a resume offset, if there is one), receive the blob and report
     /// [`Participant::handle_model_ready`] or [`Participant::handle_model_failed`].
     Fetch(Fetch, ModelRef),
-    /// Train, seal, and report [`Participant::handle_trained`].
+    /// Train, seal, and report [`Participant::handle_trained`]. In a round whose updates are summed under masks, sealing waits for the
+    /// other devices' shares, and the round's attempt is the one that is current then.
     Train(JobOrder),
     /// Evaluate or find ranges, as the round's kind says, and report [`Participant::handle_answered`].
     Answer(JobOrder),
@@ -69,6 +72,31 @@ pub enum Action {
     Stop(JobId),
     /// Send the update; report only a failure.
     Upload(Address, Arc<Sealed>),
+    /// Something for the device's part in a secure sum.
+    Secure(SecureOrder),
     /// The run is over: what is held of it can go.
     Forget(RunId),
+}
+
+/// What the device's part in a secure sum has to do. The first two are answered by [`Participant::handle_secure`].
+#[derive(Debug, Clone)]
+pub enum SecureOrder {
+    /// Enter an attempt with fresh keys; one that was entered already says again what it said.
+    Enter {
+        /// The plan.
+        plan: Arc<TaskPlan>,
+        /// The attempt, and the model that every device trains from.
+        start: RoundStart,
+    },
+    /// Answer a message of the aggregator.
+    Answer {
+        /// The attempt.
+        address: Address,
+        /// What came.
+        letter: SecureLetter,
+    },
+    /// Burn the keys of the attempt. What training gave stays for the next one.
+    Burn(Address),
+    /// Leave the round.
+    Leave(Address),
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use starling_update::Sealed;
-use starling_wire::{Address, RoundStart};
+use starling_wire::{Address, Letters, RoundStart};
 
 use super::{DEADLINE_MS_MAX, JobId, SEALED_KEPT_MS_MAX};
 
@@ -22,14 +22,19 @@ pub(super) struct Slot {
     /// Whether the aggregator waits for the result under this address, as far as we know.
     pub(super) live: bool,
     pub(super) stage: Stage,
+    /// Whether its update goes into a secure sum.
+    pub(super) secure: bool,
+    /// The parts of a letter that have come.
+    pub(super) letters: Letters,
     deadline_at_ms: u64,
     /// A job may take as long again as the deadline allowed: a new attempt at the same base can still use it.
     given_up_at_ms: u64,
 }
 
 impl Slot {
-    pub(super) fn new(start: &RoundStart, now_ms: u64) -> Self {
-        let mut slot = Self { start: *start, live: true, stage: Stage::Waiting, deadline_at_ms: 0, given_up_at_ms: 0 };
+    pub(super) fn new(start: &RoundStart, secure: bool, now_ms: u64) -> Self {
+        let (stage, letters) = (Stage::Waiting, Letters::default());
+        let mut slot = Self { start: *start, live: true, stage, secure, letters, deadline_at_ms: 0, given_up_at_ms: 0 };
         slot.set_deadline(now_ms);
         slot
     }
@@ -44,6 +49,11 @@ impl Slot {
     pub(super) fn readdress(&mut self, start: &RoundStart, now_ms: u64) {
         if self.start.address != start.address {
             self.mark_unsent(None);
+            self.letters = Letters::default();
+            if self.secure && matches!(self.stage, Stage::Sealed { .. }) {
+                // Masked under keys that are burned. Training again gives the same update.
+                self.stage = Stage::Waiting;
+            }
         }
         self.start = *start;
         self.live = true;

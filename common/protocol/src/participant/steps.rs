@@ -3,7 +3,7 @@
 use starling_wire::{Fetch, RoundKind, RunId, ToAggregator};
 
 use super::slot::{Slot, Stage};
-use super::{Action, Fetching, JobId, JobOrder, Participant, RUNS_MAX, Run};
+use super::{Action, Fetching, JobId, JobOrder, Participant, RUNS_MAX, Run, SecureOrder};
 
 impl Participant {
     pub(super) fn leave_training(&mut self, id: RunId, leaves: impl Fn(&Slot) -> bool) {
@@ -17,8 +17,12 @@ impl Participant {
         leaves: impl Fn(&Slot) -> bool,
     ) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        if let Some(job) = place(run).take_if(|slot| leaves(slot)).as_ref().and_then(Slot::job) {
+        let left = place(run).take_if(|slot| leaves(slot));
+        if let Some(job) = left.as_ref().and_then(Slot::job) {
             self.actions.push_back(Action::Stop(job));
+        }
+        if let Some(left) = left.filter(|slot| slot.secure) {
+            self.actions.push_back(Action::Secure(SecureOrder::Leave(left.start.address)));
         }
         self.advance(id);
     }

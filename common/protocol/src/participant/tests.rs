@@ -1,5 +1,7 @@
 //! The participant without sockets: a plan, rounds, and everything that goes wrong between them.
 
+mod secure;
+
 use starling_spec::TaskFile;
 use starling_update::seal;
 use starling_wire::{CodecId, UpdateReport};
@@ -25,6 +27,10 @@ impl Consent for Forbid {
 }
 
 fn run_plan(run: u32) -> RunPlan {
+    run_plan_with(run, "")
+}
+
+fn run_plan_with(run: u32, more: &str) -> RunPlan {
     let text = r#"
         name = "digits"
         kind = "classification"
@@ -35,7 +41,7 @@ fn run_plan(run: u32) -> RunPlan {
         [model]
         layers = [{ linear = { out = 2 } }]
     "#;
-    let task = TaskFile::parse(text, &[]).expect("a task");
+    let task = TaskFile::parse(&format!("{text}{more}"), &[]).expect("a task");
     let plan = TaskPlan::new(&task, 1).expect("a plan");
     RunPlan {
         run: RunId(run),
@@ -78,6 +84,11 @@ enum Did {
     Statistics(u32),
     Stop(JobId),
     Upload(u32, u16),
+    Enter(u16),
+    Pass(usize),
+    Burn(u16),
+    Leave(u16),
+    Mail(u16, usize),
     Forget,
 }
 
@@ -93,6 +104,11 @@ fn drain(participant: &mut Participant) -> Vec<Did> {
             Action::Answer(order) => Did::Answer(order.job, order.start.kind),
             Action::Stop(job) => Did::Stop(job),
             Action::Upload(address, _) => Did::Upload(address.round, address.attempt),
+            Action::Secure(SecureOrder::Enter { start, .. }) => Did::Enter(start.address.attempt),
+            Action::Secure(SecureOrder::Answer { letter, .. }) => Did::Pass(letter.message.len()),
+            Action::Secure(SecureOrder::Burn(address)) => Did::Burn(address.attempt),
+            Action::Secure(SecureOrder::Leave(address)) => Did::Leave(address.attempt),
+            Action::Send(ToAggregator::Secure(mail)) => Did::Mail(mail.address.attempt, mail.message.len()),
             Action::Forget(_) => Did::Forget,
             Action::Send(other) => panic!("never sent by a participant: {other:?}"),
         })

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use starling_wire::{Address, DeviceId, Refusal, RoundKind};
 
 use super::answers::Answer;
+use super::secure::Stage;
 
 /// What the driver has to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +29,20 @@ pub enum Action {
         address: Address,
         /// Why.
         reason: Refusal,
+    },
+    /// Close a stage of a secure sum and report [`handle_closed`](super::RunMachine::handle_closed).
+    Close {
+        /// Which round.
+        address: Address,
+        /// Which stage.
+        stage: Stage,
+    },
+    /// Tell `device` again what the open stage of a secure sum asks of it.
+    Remind {
+        /// Whom.
+        device: DeviceId,
+        /// Which round.
+        address: Address,
     },
     /// Make a version of the contributions, durably, and call [`handle_committed`](super::RunMachine::handle_committed).
     Commit {
@@ -61,6 +76,8 @@ pub enum Expelled {
     Nothing,
     /// Its contribution is in, and has to be taken out before anything else is done.
     TakeOut,
+    /// It leaves a secure sum before anything of it is in: the driver tells the sum.
+    DropOut,
     /// Its contribution is in and could not be taken out: the attempt is given up.
     Abandoned,
 }

@@ -1,14 +1,16 @@
 //! From one round to the next: when a round begins, is complete, is tried again, and when the run is over.
 
-use starling_wire::{Refusal, RoundKind};
+use starling_wire::{DeviceId, Refusal, RoundKind};
 
 use super::answers::{Answer, Answers};
+use super::secure::Summing;
 use super::{Action, Finish, GRACE_MS, Phase, RETRY_MS, RETRY_MS_MAX, RunMachine};
 use crate::cohort::{Cohort, draw};
 
 impl RunMachine {
     pub(super) fn enough_devices(&self) -> bool {
-        self.available.len() >= self.settings.federation.devices_min.max(1) as usize
+        let least = self.settings.secure_cohort.map_or(1, |(cohort_min, _)| cohort_min);
+        self.available.len() >= least.max(self.settings.federation.devices_min as usize)
     }
 
     pub(super) fn kind(&self) -> RoundKind {
@@ -20,7 +22,7 @@ impl RunMachine {
 
     pub(super) fn start_all(&mut self, deadline_ms: u64) {
         let (address, kind) = (self.address(), self.kind());
-        if let Phase::Training(cohort, _) | Phase::Asking(cohort, ..) = &self.phase {
+        if let Some(cohort) = self.phase.cohort() {
             let start = |device| Action::Start { device, address, kind, deadline_ms };
             self.actions.extend(cohort.unfinished().map(start));
         }
@@ -53,6 +55,7 @@ impl RunMachine {
                     self.answered(now_ms, answer);
                 }
             }
+            Phase::Summing(_) => self.advance_sum(now_ms),
             Phase::Committing(_) | Phase::Finished => {}
         }
     }
@@ -65,14 +68,18 @@ impl RunMachine {
         if !federation.goal.is_train() {
             return self.ask(now_ms, federation.quorum, failures);
         }
-        let cohort_max = self.cohort_max() as usize;
+        let room = self.settings.secure_cohort.map_or(usize::MAX, |(_, cohort_max)| cohort_max);
+        let cohort_max = room.min(self.cohort_max() as usize);
         let goal = share(self.available.len(), federation.fraction).clamp(1, cohort_max);
         let asked = share(goal, federation.over_selection).clamp(goal, self.available.len().min(cohort_max));
         let quorum = share(goal, federation.quorum).clamp(1, goal);
         let devices = draw(&self.available, asked, self.settings.seed, self.rounds_committed + 1);
         let deadline_ms = federation.deadline_ms;
         let cohort = Cohort::new(devices, goal, quorum, now_ms.saturating_add(deadline_ms));
-        self.phase = Phase::Training(cohort, failures);
+        self.phase = match self.settings.secure_cohort {
+            None => Phase::Training(cohort, failures),
+            Some((cohort_min, _)) => Phase::Summing(Box::new(Summing::new(cohort, cohort_min, now_ms, failures))),
+        };
         self.start_all(deadline_ms);
     }
 
@@ -112,7 +119,11 @@ impl RunMachine {
 
     /// Gives the attempt up and plans the next one.
     pub(super) fn try_again(&mut self, now_ms: u64) {
-        let (Phase::Training(_, failures) | Phase::Asking(.., failures)) = self.phase else { return };
+        let failures = match &self.phase {
+            Phase::Training(_, failures) | Phase::Asking(.., failures) => *failures,
+            Phase::Summing(summing) => summing.failures,
+            _ => return,
+        };
         self.abandon(Refusal::StaleAttempt);
         let pause_ms = RETRY_MS.saturating_mul(1 << failures.min(16)).min(RETRY_MS_MAX);
         let not_before_ms = now_ms.saturating_add(pause_ms);
@@ -122,6 +133,12 @@ impl RunMachine {
 
     pub(super) fn abandon(&mut self, reason: Refusal) {
         let address = self.address();
+        if let Phase::Summing(summing) = &self.phase {
+            // Everybody's keys of this attempt are worth nothing any more.
+            let end = |device: &DeviceId| Action::End { device: *device, address, reason };
+            self.actions.extend(summing.asked.iter().map(end));
+            self.actions.push_back(Action::Abandon { address });
+        }
         if let Phase::Training(cohort, _) | Phase::Asking(cohort, ..) = &self.phase {
             let end = |device| Action::End { device, address, reason };
             self.actions.extend(cohort.unfinished().map(end));

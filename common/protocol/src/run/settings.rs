@@ -16,6 +16,8 @@ pub struct RunSettings {
     pub federation: FederationSection,
     /// Tensors of the network's manifest: what a device's ranges are counted by.
     pub tensors: usize,
+    /// The smallest and the largest cohort of a secure sum, where updates are summed under masks.
+    pub secure_cohort: Option<(usize, usize)>,
 }
 
 /// Where a run stands when its machine is built: after a restart, from durable records.

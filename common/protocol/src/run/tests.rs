@@ -1,5 +1,7 @@
 //! The run machine without sockets and with virtual time.
 
+mod secure;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
@@ -16,7 +18,8 @@ fn device(index: u32) -> DeviceId {
 fn machine(change: impl FnOnce(&mut FederationSection)) -> RunMachine {
     let mut federation = FederationSection { rounds: 2, deadline_ms: 10_000, ..FederationSection::default() };
     change(&mut federation);
-    let settings = RunSettings { task: TaskId([1; 16]), run: RunId(1), seed: 7, federation, tensors: 2 };
+    let settings =
+        RunSettings { task: TaskId([1; 16]), run: RunId(1), seed: 7, federation, tensors: 2, secure_cohort: None };
     RunMachine::new(settings, Progress::default())
 }
 

@@ -162,6 +162,12 @@ impl Aggregator {
         self.open.as_ref().map(|open| open.session.digest)
     }
 
+    /// The devices of the roster, once it is fixed.
+    pub fn members(&self) -> Vec<DeviceId> {
+        let members = self.open.as_ref().map(|open| &open.session.members);
+        members.map_or_else(Vec::new, |members| members.iter().map(|member| member.device).collect())
+    }
+
     /// How many devices have answered in this phase.
     pub fn answered(&self) -> usize {
         let Some(open) = &self.open else { return self.advertised.len() };

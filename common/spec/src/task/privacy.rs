@@ -204,6 +204,21 @@ impl PrivacySection {
                 "secure sums add integers of one scale: use q2 to q16",
             ));
         }
+        if self.weights == Weights::Examples && task.update.weight_max > 1 << 16 {
+            return Err(SpecError::value(
+                "update.weight_max",
+                task.update.weight_max,
+                "in a secure sum a device counts min(n, weight_max) / weight_max before its update is clipped and rounded: give the most \
+                 examples that a device should count for, at most 65536, or privacy.weights = \"uniform\"",
+            ));
+        }
+        if task.federation.evaluate_every > 0 {
+            return Err(SpecError::value(
+                "federation.evaluate_every",
+                task.federation.evaluate_every,
+                "devices would say their own figures beside the secure sum: leave it out",
+            ));
+        }
         if self.cohort_min < 3 {
             return Err(SpecError::value(
                 "privacy.cohort_min",

@@ -1,0 +1,302 @@
+//! The device's parts in secure sums, on a thread of their own: keys and shares go round while the worker trains, and signatures,
+//! agreements and masks are CPU work.
+//!
+//! What leaves it is durable in the journal first. A process that has started again repeats what it said, byte for byte, or leaves
+//! the attempt.
+
+mod journal;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use serde_bytes::ByteBuf;
+use starling_net::{Certified, Credentials};
+use starling_protocol::participant::JobId;
+use starling_secagg::{Entropy, Refused, Restored, Unsent};
+use starling_spec::TaskPlan;
+use starling_store::Store;
+use starling_update::{MaskError, Sealed, SecurePart, SecureSums, seal_masked};
+use starling_wire::{Address, Decline, DeviceId, Refusal, RoundStart, RunId, SecureLetter, SecureMail};
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+pub(crate) use journal::Journal;
+
+use crate::learner::{Trained, with_causes};
+use crate::worker::{Report, parameters};
+
+/// Orders that may wait: a few for each run that the device takes part in.
+const ORDERS_MAX: usize = 4 * starling_protocol::participant::RUNS_MAX;
+
+/// Something to do for a secure sum.
+pub(crate) enum Order {
+    /// Enter an attempt, by the key of these credentials.
+    Enter { plan: Arc<TaskPlan>, start: RoundStart, credentials: Box<Credentials>, cohort_min: u16 },
+    /// Answer the aggregator.
+    Answer { address: Address, letter: SecureLetter },
+    /// Mask an update once the others' shares are there.
+    Mask { job: JobId, run: RunId, round: u32, trained: Box<Trained> },
+    /// Burn the keys of an attempt; what was trained stays.
+    Burn(Address),
+    /// Leave the round.
+    Leave(Address),
+}
+
+/// The agent's end of the thread.
+pub(crate) struct Summing {
+    store: Arc<Store>,
+    device: DeviceId,
+    reports: mpsc::Sender<Report>,
+    orders: Option<SyncSender<Order>>,
+}
+
+impl Summing {
+    /// No thread yet.
+    pub(crate) fn new(store: Arc<Store>, device: DeviceId, reports: mpsc::Sender<Report>) -> Self {
+        Self { store, device, reports, orders: None }
+    }
+
+    /// Hands an order to the thread, which starts with the first. `false` when it cannot take any more.
+    pub(crate) fn submit(&mut self, order: Order) -> bool {
+        if self.orders.is_none() {
+            let (sender, receiver) = sync_channel(ORDERS_MAX);
+            let journal = Journal::new(Arc::clone(&self.store));
+            let keeper = Keeper { journal, device: self.device, rounds: BTreeMap::new() };
+            let reports = self.reports.clone();
+            let spawned = thread::Builder::new()
+                .name("starling-summing".into())
+                .spawn(move || serve(&receiver, keeper, &reports));
+            match spawned {
+                Ok(_) => self.orders = Some(sender),
+                Err(error) => {
+                    tracing::error!(%error, "the thread of secure sums could not be started");
+                    return false;
+                }
+            }
+        }
+        self.orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok())
+    }
+}
+
+fn serve(orders: &Receiver<Order>, mut keeper: Keeper, reports: &mpsc::Sender<Report>) {
+    while let Ok(order) = orders.recv() {
+        for report in keeper.carry_out(order) {
+            // Fails when the agent has gone, and then nobody wants the rest either.
+            if reports.blocking_send(report).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Why the device leaves an attempt.
+#[derive(Debug, thiserror::Error)]
+enum Left {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+    #[error("what is said has to be durable first")]
+    Journal(#[from] journal::JournalError),
+    #[error("the system gives no entropy")]
+    Entropy,
+    #[error("the plan's secure sums cannot be carried out here")]
+    Plan,
+    #[error("no attempt at this address was entered")]
+    Unknown,
+}
+
+impl Left {
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Refused(refused) | Self::Mask(MaskError::Refused(refused)) => refused.refusal(),
+            Self::Mask(MaskError::Ring(_)) | Self::Plan => Refusal::SecureSetup,
+            Self::Journal(_) | Self::Entropy | Self::Unknown => Refusal::SecureBurned,
+        }
+    }
+}
+
+/// The attempts that the device is in, one a run.
+struct Keeper {
+    journal: Journal,
+    device: DeviceId,
+    rounds: BTreeMap<RunId, Round>,
+}
+
+struct Round {
+    start: RoundStart,
+    plan: Arc<TaskPlan>,
+    credentials: Box<Credentials>,
+    said: Said,
+    /// The certificates that came with the roster.
+    certified: Certified,
+    trained: Option<(JobId, Box<Trained>)>,
+}
+
+/// Who speaks for the device in an attempt.
+enum Said {
+    /// The machine that has its keys.
+    Here(Box<SecurePart>),
+    /// A process that is gone: only what it said.
+    Before(Restored),
+    /// Nobody any more.
+    Burned,
+}
+
+impl Keeper {
+    fn carry_out(&mut self, order: Order) -> Vec<Report> {
+        match order {
+            Order::Enter { plan, start, credentials, cohort_min } => {
+                let address = start.address;
+                let entered = self.enter(plan, start, credentials, cohort_min);
+                vec![self.reported(address, entered.map(Some))]
+            }
+            Order::Answer { address, letter } => {
+                let answer = self.answer(&address, &letter);
+                let mut reports = vec![self.reported(address, answer)];
+                reports.extend(self.mask(address.run));
+                reports
+            }
+            Order::Mask { job, run, round, trained } => {
+                match self.rounds.get_mut(&run).filter(|of| of.start.address.round == round) {
+                    Some(of) => of.trained = Some((job, trained)),
+                    None => return vec![Report::Trained { job, result: Err(Decline::TrainingFailed) }],
+                }
+                self.mask(run).into_iter().collect()
+            }
+            Order::Burn(address) => {
+                if let Some(round) = self.rounds.get_mut(&address.run).filter(|round| round.start.address == address) {
+                    round.said = Said::Burned;
+                }
+                Vec::new()
+            }
+            Order::Leave(address) => {
+                if self.rounds.get(&address.run).is_some_and(|round| round.start.address == address) {
+                    self.rounds.remove(&address.run);
+                    if let Err(error) = self.journal.end(address.run) {
+                        tracing::warn!(%address, error = with_causes(&error), "the journal of a secure sum stays as it was");
+                    }
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    fn reported(&mut self, address: Address, answer: Result<Option<SecureMail>, Left>) -> Report {
+        let result = answer.map_err(|left| {
+            tracing::warn!(%address, error = with_causes(&left), "the device leaves a secure sum");
+            // Its keys go now; whatever else comes is refused.
+            if let Some(round) = self.rounds.get_mut(&address.run).filter(|round| round.start.address == address) {
+                round.said = Said::Burned;
+            }
+            left.refusal()
+        });
+        Report::Secure { address, result }
+    }
+
+    fn enter(
+        &mut self,
+        plan: Arc<TaskPlan>,
+        start: RoundStart,
+        credentials: Box<Credentials>,
+        cohort_min: u16,
+    ) -> Result<SecureMail, Left> {
+        let address = start.address;
+        let count = parameters(&plan).ok_or(Left::Plan)?;
+        let sums = SecureSums::of(&plan, count).ok().flatten().ok_or(Left::Plan)?;
+        let setup = sums.setup(address, start.base.digest);
+        let chain = || credentials.chain().into_iter().map(ByteBuf::from).collect();
+        let mut guard = self.journal.guard(address.run)?;
+        let key = &*credentials;
+        let entropy = fresh()?;
+        let entered = SecurePart::enter(
+            &sums,
+            (&setup, &sums.policy(cohort_min), plan.seed),
+            self.device,
+            &mut guard,
+            &entropy,
+            key,
+        );
+        let (said, message) = match entered {
+            Ok((part, unsent)) => {
+                self.journal.begin(address.run, &guard, &unsent)?;
+                (Said::Here(Box::new(part)), unsent.persisted())
+            }
+            // Begun before: by this process, asked again after a mere reconnection, or by one that is gone.
+            Err(Refused::ReplayedRound { .. }) => {
+                let before = self.journal.restored(&setup)?;
+                let message = before.advertisement().ok_or(Refused::Burned)?.to_vec();
+                let mail = SecureMail { address, message: message.clone(), chain: chain() };
+                match self.rounds.get_mut(&address.run) {
+                    Some(round) if round.start.address == address => return Ok(mail),
+                    _ => (Said::Before(before), message),
+                }
+            }
+            Err(refused) => return Err(refused.into()),
+        };
+        let mail = SecureMail { address, message, chain: chain() };
+        let same = |round: &Round| {
+            let before = round.start;
+            before.address.round == address.round && before.base.digest == start.base.digest
+        };
+        let trained = self.rounds.remove(&address.run).filter(same).and_then(|round| round.trained);
+        let round = Round { start, plan, credentials, said, certified: Certified::default(), trained };
+        self.rounds.insert(address.run, round);
+        Ok(mail)
+    }
+
+    fn answer(&mut self, address: &Address, letter: &SecureLetter) -> Result<Option<SecureMail>, Left> {
+        let round = self.rounds.get_mut(&address.run).filter(|round| round.start.address == *address);
+        let round = round.ok_or(Left::Unknown)?;
+        let mail = |message: Vec<u8>| SecureMail { address: *address, message, chain: Vec::new() };
+        match &mut round.said {
+            Said::Burned => Err(Refused::Burned.into()),
+            Said::Before(before) => Ok(Some(mail(before.handle(&letter.message)?.to_vec()))),
+            Said::Here(part) => {
+                let shown = letter.certificates.iter().map(Vec::as_slice);
+                if !letter.certificates.is_empty() {
+                    round.certified = Certified::check(&round.credentials, shown);
+                }
+                let said: Option<Unsent> = part.answer(&letter.message, &round.certified, &*round.credentials)?;
+                let Some(said) = said else { return Ok(None) };
+                self.journal.note(address.run, &said)?;
+                Ok(Some(mail(said.persisted())))
+            }
+        }
+    }
+
+    /// The masked update, once the training and the others' shares are there.
+    fn mask(&mut self, run: RunId) -> Option<Report> {
+        let round = self.rounds.get_mut(&run)?;
+        let Said::Here(part) = &mut round.said else { return None };
+        if !part.is_ready() {
+            return None;
+        }
+        let (job, trained) = round.trained.as_ref()?;
+        let job = *job;
+        let masked = part.mask(&trained.delta, &trained.report).map_err(Left::from);
+        let sealed = masked.and_then(|masked| {
+            self.journal.note(run, &masked)?;
+            Ok(seal_masked(masked, round.plan.update.codec))
+        });
+        let result: Result<Arc<Sealed>, Decline> = sealed.map(Arc::new).map_err(|left| {
+            let address = round.start.address;
+            tracing::warn!(%address, error = with_causes(&left), "the update is not masked");
+            Decline::Secure(left.refusal())
+        });
+        if result.is_err() {
+            round.said = Said::Burned;
+        }
+        round.trained = None;
+        Some(Report::Trained { job, result })
+    }
+}
+
+fn fresh() -> Result<Entropy, Left> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    SystemRandom::new().fill(&mut bytes[..]).map_err(|_| Left::Entropy)?;
+    Ok(Entropy::new(bytes))
+}

@@ -1,0 +1,162 @@
+//! What a task's plan says about its secure sums: their numbers, and the setup that every device of an attempt is bound to.
+
+mod part;
+mod round;
+
+use starling_secagg::{Assumptions, Policy, Setup};
+use starling_spec::TaskPlan;
+use starling_spec::task::{PrivacyPlan, Weights};
+use starling_wire::{Address, Digest, UpdateReport};
+
+use crate::ring::{RingError, RingMean, RingNumerics, RingReport, RingSettings};
+
+pub use part::{MaskError, SecurePart};
+pub use round::SecureRound;
+
+/// Levels of the training loss that a device reports inside the sum, and the loss at the highest one, in nats or label units.
+const LOSS_LEVELS: u32 = 65_535;
+const LOSS_MAX: f64 = 16.0;
+
+/// Secure sums of one plan.
+#[derive(Debug, Clone)]
+pub struct SecureSums {
+    numerics: RingNumerics,
+    privacy: PrivacyPlan,
+    weight_max: u32,
+    plan: Digest,
+}
+
+/// What a secure sum says of the devices in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summed {
+    /// The weighted mean of the updates.
+    pub mean: Vec<f32>,
+    /// Examples that count, or devices where they count alike.
+    pub weight: u64,
+    /// The mean over devices of their training losses, each cut at 16.
+    pub train_loss: f64,
+    /// Devices whose update was within the clipping norm.
+    pub within_clip: u64,
+}
+
+impl Summed {
+    /// FedAvg: adds the mean to the master.
+    pub fn add_to(&self, master: &mut [f32]) {
+        master.iter_mut().zip(&self.mean).for_each(|(value, mean)| *value += mean);
+    }
+}
+
+impl SecureSums {
+    /// The secure sums of `plan`, if it asks for them, for a network of `parameters` parameters.
+    ///
+    /// # Errors
+    /// [`RingError`] names the setting that does not fit.
+    pub fn of(plan: &TaskPlan, parameters: usize) -> Result<Option<Self>, RingError> {
+        let Some(privacy) = plan.privacy.as_ref().filter(|_| plan.is_secure()) else { return Ok(None) };
+        let weight_max = match privacy.asked.weights {
+            Weights::Examples => plan.update.weight_max,
+            Weights::Uniform => 1,
+        };
+        let settings = RingSettings {
+            codec: plan.update.codec,
+            clip: privacy.asked.clip().unwrap_or(0.0),
+            weight_max,
+            subset_per_million: millionths(privacy.asked.subset),
+            cohort_max: privacy.cohort_max,
+            noise_max: 0,
+            metrics_max: vec![LOSS_LEVELS],
+        };
+        let numerics = RingNumerics::new(&settings, parameters)?;
+        Ok(Some(Self { numerics, privacy: privacy.clone(), weight_max, plan: Digest::of(&plan.to_json()) }))
+    }
+
+    /// The numbers.
+    pub fn numerics(&self) -> &RingNumerics {
+        &self.numerics
+    }
+
+    /// The smallest and the largest cohort.
+    pub fn cohort(&self) -> (usize, usize) {
+        (self.privacy.asked.cohort_min.into(), self.privacy.cohort_max as usize)
+    }
+
+    /// The setup of the attempt at `address` with the model of this digest.
+    pub fn setup(&self, address: Address, model: Digest) -> Setup {
+        Setup {
+            address,
+            model,
+            plan: self.plan,
+            values: u32::try_from(self.numerics.coordinates()).unwrap_or(u32::MAX),
+            value_max: self.numerics.value_max(),
+            weight_max: self.weight_max,
+            cohort_min: self.privacy.asked.cohort_min,
+            cohort_max: u16::try_from(self.privacy.cohort_max).unwrap_or(u16::MAX),
+            assumptions: Assumptions {
+                corrupt_per_mille: per_mille(self.privacy.asked.corrupt),
+                dropout_per_mille: per_mille(self.privacy.asked.dropout),
+            },
+        }
+    }
+
+    /// What a device asks of a setup: what its plan says, and no smaller cohort than its owner allows.
+    pub fn policy(&self, cohort_min: u16) -> Policy {
+        Policy {
+            cohort_min: cohort_min.max(self.privacy.asked.cohort_min),
+            corrupt_per_mille_min: per_mille(self.privacy.asked.corrupt),
+            plan: self.plan,
+            weight_max: self.weight_max,
+        }
+    }
+
+    /// Bytes of a masked update.
+    pub fn masked_len(&self) -> u64 {
+        (starling_secagg::limits::HEADER_BYTES + self.numerics.ring().packed_len(self.numerics.coordinates())) as u64
+    }
+
+    /// A device's vector. `session` is the digest that all devices of the sum hold.
+    ///
+    /// # Errors
+    /// [`RingError`] when the training has diverged.
+    pub fn encode(
+        &self,
+        delta: &[f32],
+        report: &UpdateReport,
+        session: &Digest,
+        rounding_key: u64,
+    ) -> Result<Vec<i64>, RingError> {
+        let report = RingReport { examples: report.weight, metrics: &[loss_level(report.train_loss)] };
+        self.numerics.encode(delta, report, session, rounding_key, None)
+    }
+
+    /// What the sum over `devices` devices says.
+    ///
+    /// # Errors
+    /// [`RingError`] when the sum is of another plan.
+    pub fn decode(&self, sum: &[i64], session: &Digest, devices: usize) -> Result<Summed, RingError> {
+        let RingMean { mean, weight_sum, within_clip, metrics } = self.numerics.decode(sum, session)?;
+        let levels = metrics.first().copied().unwrap_or(0) as f64;
+        Ok(Summed {
+            mean,
+            weight: u64::try_from(weight_sum).unwrap_or(0),
+            train_loss: levels / f64::from(LOSS_LEVELS) * LOSS_MAX / (devices.max(1) as f64),
+            within_clip: u64::try_from(within_clip).unwrap_or(0),
+        })
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share, checked by the task file")]
+fn per_mille(share: f64) -> u16 {
+    (share * 1000.0).round() as u16
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share, checked by the task file")]
+fn millionths(share: f64) -> u32 {
+    (share * 1e6).round() as u32
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the levels that there are")]
+fn loss_level(loss: f32) -> u32 {
+    // What is no number counts as the worst.
+    let share = if loss.is_nan() { 1.0 } else { (f64::from(loss) / LOSS_MAX).clamp(0.0, 1.0) };
+    (share * f64::from(LOSS_LEVELS)).round() as u32
+}

@@ -1,0 +1,94 @@
+//! A device's part in a secure sum: which message of the aggregator gets which answer, and when the update can be masked.
+
+use starling_secagg::{Device, Entropy, Fleet, Guard, IdentityKey, Kind, Policy, Refused, Setup, Unsent};
+use starling_wire::{DeviceId, UpdateReport};
+
+use super::SecureSums;
+use crate::ring::RingError;
+use crate::sealed::rounding_key;
+
+/// Why an update is not masked.
+#[derive(Debug, thiserror::Error)]
+pub enum MaskError {
+    /// It does not become integers.
+    #[error("the update does not fit the secure sum")]
+    Ring(#[from] RingError),
+    /// The attempt does not take it.
+    #[error("the secure sum does not take the update")]
+    Refused(#[from] Refused),
+}
+
+/// One device in one attempt.
+pub struct SecurePart {
+    device: Device,
+    sums: SecureSums,
+    /// Rounding is keyed by it: a simulation and the real processes round alike.
+    seed: u64,
+    shared: bool,
+}
+
+impl SecurePart {
+    /// Enters an attempt with fresh keys. What comes with it has to be durable, like `guard`, before it is sent.
+    ///
+    /// # Errors
+    /// [`Refused`] when the setup is not good enough, or the attempt or the entropy not new.
+    pub fn enter(
+        sums: &SecureSums,
+        (setup, policy, seed): (&Setup, &Policy, u64),
+        id: DeviceId,
+        guard: &mut Guard,
+        entropy: &Entropy,
+        key: &dyn IdentityKey,
+    ) -> Result<(Self, Unsent), Refused> {
+        let (device, unsent) = Device::begin(setup, policy, id, guard, entropy, key)?;
+        Ok((Self { device, sums: sums.clone(), seed, shared: false }, unsent))
+    }
+
+    /// The answer to a message of the aggregator; none to the delivery of envelopes, after which the update can be masked.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn answer(
+        &mut self,
+        message: &[u8],
+        fleet: &dyn Fleet,
+        key: &dyn IdentityKey,
+    ) -> Result<Option<Unsent>, Refused> {
+        let kind = message.get(1).copied();
+        if kind == Some(Kind::Deliver as u8) {
+            self.device.handle_envelopes(message)?;
+            self.shared = true;
+            return Ok(None);
+        }
+        let answer = if kind == Some(Kind::Roster as u8) {
+            self.device.handle_roster(message, fleet)
+        } else if kind == Some(Kind::Survivors as u8) {
+            self.device.handle_survivors(message, key)
+        } else {
+            // Everything else that is no request for shares is refused there.
+            self.device.handle_unmask(message, fleet)
+        };
+        answer.map(Some)
+    }
+
+    /// Whether envelopes have come, so that the update can be masked.
+    pub fn is_ready(&self) -> bool {
+        self.shared && !self.device.is_burned()
+    }
+
+    /// The masked update. The keys of the attempt mask this one and no other.
+    ///
+    /// # Errors
+    /// [`MaskError`].
+    pub fn mask(&mut self, delta: &[f32], report: &UpdateReport) -> Result<Unsent, MaskError> {
+        let session = self.device.session().ok_or(Refused::OutOfTurn("no roster has come"))?;
+        let key = rounding_key(self.seed, self.device.id(), self.device.setup().address.round);
+        let values = self.sums.encode(delta, report, &session, key)?;
+        Ok(self.device.mask(&values)?)
+    }
+
+    /// What the attempt was set up as.
+    pub fn setup(&self) -> &Setup {
+        self.device.setup()
+    }
+}

@@ -1,0 +1,186 @@
+//! Secure sums in a simulation: the same machines as in earnest, with identities and entropy drawn from the seed. The result is a
+//! simulation's: whoever knows the seed knows every mask.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use starling_protocol::run::Stage;
+use starling_secagg::{Entropy, Fleet, Guard, IdentityKey, Signature, Verdict};
+use starling_spec::TaskPlan;
+use starling_spec::random::{Purpose, Random, device_key};
+use starling_update::{SecurePart, SecureRound, SecureSums, Summed};
+use starling_wire::{Address, DeviceId, Digest, Refusal, RunId, UpdateReport};
+use zeroize::Zeroizing;
+
+use super::Simulation;
+use crate::world::{Done, Job};
+
+/// What a simulation has beside the plain one.
+pub(super) struct Secure {
+    sums: SecureSums,
+    seed: u64,
+    identities: Identities,
+    guards: BTreeMap<DeviceId, Guard>,
+    parts: BTreeMap<DeviceId, Part>,
+    round: Option<SecureRound>,
+}
+
+struct Part {
+    machine: SecurePart,
+    delta: Vec<f32>,
+    report: UpdateReport,
+}
+
+/// The keys of all devices.
+struct Identities(BTreeMap<DeviceId, Ed25519KeyPair>);
+
+struct Own<'a>(&'a Ed25519KeyPair);
+
+impl IdentityKey for Own<'_> {
+    fn sign(&self, message: &[u8]) -> Signature {
+        self.0.sign(message).as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
+    }
+}
+
+impl Fleet for Identities {
+    fn verify(&self, device: &DeviceId, message: &[u8], signature: &Signature) -> Verdict {
+        match self.0.get(device) {
+            None => Verdict::Uncertified,
+            Some(pair) => {
+                let key = UnparsedPublicKey::new(&ED25519, pair.public_key().as_ref());
+                key.verify(message, signature).map_or(Verdict::Forged, |()| Verdict::Valid)
+            }
+        }
+    }
+}
+
+impl Secure {
+    /// The secure sums of `plan`, where it asks for them.
+    pub(super) fn new(plan: &TaskPlan, parameters: usize, devices: &[DeviceId]) -> Result<Option<Self>> {
+        let Some(sums) = SecureSums::of(plan, parameters)? else { return Ok(None) };
+        let pair = |device: &DeviceId| {
+            let seed = drawn(plan.seed, &[device_key(device.0)]);
+            Ok((*device, Ed25519KeyPair::from_seed_unchecked(&seed[..]).context("a seed of 32 bytes")?))
+        };
+        let identities = Identities(devices.iter().map(pair).collect::<Result<_>>()?);
+        let (guards, parts) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Some(Self { sums, seed: plan.seed, identities, guards, parts, round: None }))
+    }
+
+    /// The smallest and the largest cohort.
+    pub(super) fn cohort(&self) -> (usize, usize) {
+        self.sums.cohort()
+    }
+
+    /// What the round's sum says.
+    pub(super) fn take_sum(&mut self) -> Result<Summed> {
+        self.parts.clear();
+        let round = self.round.take().context("no secure sum is under way")?;
+        Ok(round.summed(&self.sums).context("the secure sum is not complete")??)
+    }
+
+    /// Forgets an attempt that was given up.
+    pub(super) fn abandon(&mut self) {
+        (self.round, self.parts) = (None, BTreeMap::new());
+    }
+
+    fn enter(
+        &mut self,
+        device: DeviceId,
+        address: Address,
+        model: Digest,
+        trained: (Vec<f32>, UpdateReport),
+    ) -> Result<Vec<u8>> {
+        let setup = self.sums.setup(address, model);
+        let policy = self.sums.policy(0);
+        let entropy = drawn(self.seed, &[device_key(device.0), address.round.into(), address.attempt.into()]);
+        let guard = self.guards.entry(device).or_insert_with(|| Guard::new(RunId(1)));
+        let key = Own(&self.identities.0[&device]);
+        let (machine, said) =
+            SecurePart::enter(&self.sums, (&setup, &policy, self.seed), device, guard, &Entropy::new(entropy), &key)?;
+        let (delta, report) = trained;
+        self.parts.insert(device, Part { machine, delta, report });
+        Ok(said.persisted())
+    }
+
+    /// What `device` answers to what the open stage asks of it.
+    fn answer(&mut self, device: DeviceId) -> Result<Vec<u8>> {
+        let round = self.round.as_ref().context("no secure sum is under way")?;
+        let asked = round.message(&device).context("the stage asks nothing of this device")?;
+        let part = self.parts.get_mut(&device).context("the device has no part in the sum")?;
+        let key = Own(&self.identities.0[&device]);
+        let said = match part.machine.answer(asked, &self.identities, &key)? {
+            Some(said) => said,
+            None => part.machine.mask(&std::mem::take(&mut part.delta), &part.report)?,
+        };
+        Ok(said.persisted())
+    }
+}
+
+/// 32 bytes that follow from the seed.
+fn drawn(seed: u64, path: &[u64]) -> Zeroizing<[u8; 32]> {
+    let mut random = Random::new(seed, Purpose::Secure, path);
+    let mut bytes = Zeroizing::new([0; 32]);
+    bytes.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&random.next_u64().to_le_bytes()));
+    bytes
+}
+
+impl Simulation<'_> {
+    /// The first stage of a secure round, and the training beside it.
+    pub(super) fn begin_sum(&mut self, address: Address, asked: &BTreeSet<usize>) -> Result<()> {
+        let (cohort, idle): (Vec<usize>, Vec<usize>) =
+            asked.iter().partition(|device| self.world.devices[**device].has_training_rows());
+        self.decline(address, &idle);
+        cohort.iter().for_each(|device| self.send_model(*device));
+        let job = |device: &usize| Job::Train { device: *device, address, base: self.base.clone(), residual: None };
+        let done = self.pool.run(cohort.iter().map(job).collect(), || ())?;
+        let model = self.version.digest();
+        let secure = self.secure.as_mut().context("the plan has no secure sums")?;
+        secure.round = Some(SecureRound::new(&secure.sums.setup(address, model))?);
+        for (device, done) in cohort.into_iter().zip(done) {
+            if let Done::Trained(delta, report) = done {
+                let id = self.world.devices[device].id;
+                let secure = self.secure.as_mut().context("the plan has no secure sums")?;
+                let message = secure.enter(id, address, model, (delta, report))?;
+                self.take_mail(id, address, Stage::Advertise, &message)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a stage, and has the devices answer what the next one asks.
+    pub(super) fn close_stage(&mut self, address: Address, stage: Stage) -> Result<()> {
+        let secure = self.secure.as_mut().context("the plan has no secure sums")?;
+        let round = secure.round.as_mut().context("no secure sum is under way")?;
+        let members = round.close();
+        let asked = members.as_ref().cloned().unwrap_or_default();
+        self.now_ms += 1;
+        self.machine.handle_closed(self.now_ms, &address, members.map_err(|_| Refusal::StaleAttempt));
+        let next = match stage {
+            Stage::Advertise => Stage::Share,
+            Stage::Share => Stage::Mask,
+            Stage::Mask => Stage::Confirm,
+            Stage::Confirm => Stage::Reveal,
+            Stage::Reveal => return Ok(()),
+        };
+        for device in asked {
+            let secure = self.secure.as_mut().context("the plan has no secure sums")?;
+            let message = secure.answer(device)?;
+            self.take_mail(device, address, next, &message)?;
+        }
+        Ok(())
+    }
+
+    fn take_mail(&mut self, device: DeviceId, address: Address, stage: Stage, message: &[u8]) -> Result<()> {
+        self.now_ms += 1;
+        let secure = self.secure.as_mut().context("the plan has no secure sums")?;
+        let round = secure.round.as_mut().context("no secure sum is under way")?;
+        if self.machine.admit_mail(device, &address, stage).is_ok() {
+            round.take(device, message, &secure.identities)?;
+            self.machine.handle_mail(self.now_ms, device, &address, stage);
+            self.staged.bytes_up += message.len() as u64;
+        }
+        Ok(())
+    }
+}
