@@ -105,6 +105,8 @@ pub(crate) struct RoundRecord {
     pub(crate) heldout_accuracy: Option<f64>,
     /// Loss over the devices' hold-outs.
     pub(crate) heldout_loss: Option<f64>,
+    /// The digest that everything in the round's secure sum was bound to: attempt, model, plan and everybody's keys.
+    pub(crate) session: Option<String>,
 }
 
 /// What a run without versions found out. The names are those of `run status --json`.

@@ -8,6 +8,7 @@ mod kill_aggregator;
 mod kill_device;
 mod lossy_link;
 mod releases;
+mod secure;
 mod sigterm;
 mod unlearn;
 mod weights;

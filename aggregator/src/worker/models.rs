@@ -117,9 +117,10 @@ impl State {
     ) -> Result<(Loaded, RoundRecord), Box<dyn std::error::Error>> {
         let run = address.run;
         let mut model = self.models.remove(&run).ok_or("the run is not in memory")?;
-        let summed = model.take_sum().transpose()?;
+        let summed = model.take_sum()?;
         let fold = model.fold.take();
-        if let Some(summed) = &summed {
+        if let Some((summed, session)) = &summed {
+            round.session = Some(session.to_string());
             (round.weight, round.train_loss) = (summed.weight, summed.train_loss);
         } else {
             let fold = fold.as_ref().ok_or("nothing was folded")?;
@@ -133,7 +134,7 @@ impl State {
         let old = (model.version.digest(), model.version.encoded().clone());
         let number = model.version.number() + 1;
         let mut master = model.version.into_master();
-        summed.inspect(|summed| summed.add_to(&mut master));
+        summed.inspect(|(summed, _)| summed.add_to(&mut master));
         fold.inspect(|fold| fold.apply_mean(&mut master));
         let version = Version::publish(number, master, plan.update.down)?;
         round.version = number;

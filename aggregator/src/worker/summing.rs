@@ -145,13 +145,12 @@ impl State {
 }
 
 impl Model {
-    /// What the round's secure sum says, where the run has one.
-    pub(super) fn take_sum(&mut self) -> Option<Result<Summed, Box<dyn std::error::Error>>> {
-        let sums = self.loaded.secure.as_ref()?;
-        let summed = self.summing.take().and_then(|summing| summing.round.summed(sums));
-        Some(match summed {
-            None => Err("nothing was summed".into()),
-            Some(summed) => summed.map_err(Into::into),
-        })
+    /// What the round's secure sum says, where the run has one, and the digest that it was bound to.
+    pub(super) fn take_sum(&mut self) -> Result<Option<(Summed, Digest)>, Box<dyn std::error::Error>> {
+        let Some(sums) = self.loaded.secure.as_ref() else { return Ok(None) };
+        let summing = self.summing.take().ok_or("nothing was summed")?;
+        let session = summing.round.session().ok_or("nothing was summed")?;
+        let summed = summing.round.summed(sums).ok_or("the secure sum is not complete")??;
+        Ok(Some((summed, session)))
     }
 }

@@ -164,12 +164,22 @@ impl Fleet {
     /// # Panics
     /// If the binary cannot be started.
     pub fn start_device(&mut self, index: u32) {
+        self.start_device_as(index, "client run");
+    }
+
+    /// The same with another command of the binary than `client run`.
+    ///
+    /// # Panics
+    /// If the binary cannot be started.
+    pub fn start_device_as(&mut self, index: u32, command: &str) {
         let name = format!("device-{index}");
         let config = self.folder().join(&name).join("config.toml");
         if !config.exists() {
             self.configure_client(&name, &self.pki.issue(Role::Device, index), index);
         }
-        let process = self.spawn_client(&name, &config);
+        let words = command.split(' ').map(AsRef::as_ref);
+        let arguments = words.chain(["--config".as_ref(), config.as_os_str()]);
+        let process = Process::spawn(&name, &self.binary, arguments);
         self.devices.insert(index, process);
     }
 

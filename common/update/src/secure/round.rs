@@ -96,6 +96,11 @@ impl SecureRound {
         self.machine.revoke(device)
     }
 
+    /// The digest that everything in the attempt is bound to, once its devices are known.
+    pub fn session(&self) -> Option<Digest> {
+        self.session
+    }
+
     /// What the sum says, once there is one.
     ///
     /// # Errors

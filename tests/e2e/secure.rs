@@ -1,0 +1,118 @@
+//! Secure sums between real processes: an aggregator that sees masked vectors only, and devices that come and go.
+
+use serde_json::Value;
+use starling_spec::random::{Purpose, Random, device_key, word};
+use starling_spec::{TaskFile, TaskPlan};
+use starling_testkit::Fleet;
+use starling_testkit::fleet::{number, rounds};
+use starling_update::SecureSums;
+use starling_wire::{DeviceId, Digest, UpdateReport};
+
+use crate::world;
+
+/// What makes a task of the digits one of secure sums.
+const SECURE: &str = r#"
+        [update]
+        codec = "q8"
+        weight_max = 1000
+        [privacy]
+        secure_aggregation = true
+        clip = 2.0
+        dropout = 0.3
+"#;
+
+/// The secure half of what a finished round says.
+fn session(round: &Value) -> Digest {
+    round["session"].as_str().expect("a session").parse().expect("a digest")
+}
+
+/// The update of the hidden bench client: a little noise, from seed, device and round (`src/bench_runtime.rs`).
+fn echo(seed: u64, device: DeviceId, round: u32, parameters: usize) -> Vec<f32> {
+    let path = [device_key(device.0), u64::from(round)];
+    let key = Random::new(seed, Purpose::Noise, &path).key();
+    let words = (0..parameters.div_ceil(2) as u64).map(|counter| word(key, counter));
+    let halves = words.flat_map(|word| [word, word >> 32]).take(parameters);
+    halves.map(|word| ((word & 0xff_ffff) as f32 * (2.0 / (1u32 << 24) as f32) - 1.0) * 1e-3).collect()
+}
+
+#[test]
+fn the_model_of_ten_processes_holds_their_sum_bit_for_bit() {
+    const DEVICES: u32 = 10;
+    let seed = 31;
+    let data = "[[task]]\nname = \"bench\"\n[task.data]\nformat = \"csv\"\ntrain = \"none\"\n";
+    let mut fleet = Fleet::new(env!("CARGO_BIN_EXE_starling"), seed, data);
+    let text = world::task(DEVICES, 1, 1, SECURE).replace("\"digits\"", "\"bench\"");
+    let task = TaskFile::parse(&text, &[]).expect("a task");
+    fleet.start_aggregator();
+    (0..DEVICES).for_each(|index| fleet.start_device_as(index, "bench-client"));
+    let run = fleet.start_run(&text, seed);
+    let status = fleet.wait_status(run, "the end of the run", |status| {
+        assert_ne!(status["state"], "failed", "{status:#}");
+        (status["state"] == "finished").then(|| status.clone())
+    });
+    let round = &rounds(&status)[0];
+    assert_eq!((number(round, "contributors"), number(round, "weight")), (10, 10), "{round:#}");
+
+    let plan = TaskPlan::new(&task, seed).expect("a plan");
+    let manifest = plan.manifest().expect("a manifest");
+    let sums = SecureSums::of(&plan, manifest.len()).expect("numbers").expect("secure sums");
+    let session = session(round);
+    let mut sum = vec![0i64; sums.numerics().coordinates()];
+    for index in 0..DEVICES {
+        let device = DeviceId::seeded(seed, index);
+        let report = UpdateReport { weight: 1, train_loss: 0.0, steps: 1 };
+        let delta = echo(seed, device, 1, manifest.len());
+        let key = starling_update::rounding_key(seed, device, 1);
+        let vector = sums.encode(&delta, &report, &session, key).expect("a vector");
+        sum.iter_mut().zip(&vector).for_each(|(sum, value)| *sum += value);
+    }
+    let mut expected = starling_spec::init::initial_parameters(&manifest, seed);
+    let start = expected.clone();
+    sums.decode(&sum, &session, DEVICES as usize).expect("a mean").add_to(&mut expected);
+    assert_ne!(expected, start);
+
+    let out = fleet.folder().join("w.safetensors");
+    let exported = std::process::Command::new(env!("CARGO_BIN_EXE_starling"))
+        .args(["aggregator", "run", "export", &run.to_string(), "--config"])
+        .arg(fleet.aggregator_config())
+        .arg("--out")
+        .arg(&out)
+        .output()
+        .expect("the program starts");
+    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    let bytes = std::fs::read(&out).expect("weights");
+    let header = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().expect("eight"))).expect("small");
+    let mut values =
+        bytes[8 + header..].as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect::<Vec<_>>();
+    let mut wanted = expected;
+    // A file may hold its tensors in another order.
+    values.sort_by(f32::total_cmp);
+    wanted.sort_by(f32::total_cmp);
+    assert!(values == wanted, "the published model is the one that the survivors' vectors give");
+}
+
+#[test]
+fn a_device_that_dies_between_its_keys_and_its_update_is_a_drop_out() {
+    const DEVICES: u32 = 5;
+    let mut fleet = world::fleet(33, DEVICES);
+    fleet.start_aggregator();
+    (0..DEVICES).for_each(|index| fleet.start_device(index));
+    let task = world::task(DEVICES, 10_000, 3, &format!("deadline_ms = 8000\n{SECURE}"));
+    let run = fleet.start_run(&task.replace("devices_min = 5", "devices_min = 4"), 33);
+    fleet.wait_rounds(run, 1);
+    fleet.device(4).kill();
+    let after = fleet.wait_status(run, "two rounds of four", |status| {
+        let four = rounds(status).iter().filter(|round| number(round, "contributors") == 4).count();
+        (four >= 2).then(|| rounds(status).len())
+    });
+    fleet.start_device(4);
+    let status = fleet.wait_status(run, "a later round with all five", |status| {
+        let later = rounds(status).iter().skip(after).any(|round| number(round, "contributors") == 5);
+        later.then(|| status.clone())
+    });
+    world::assert_rounds_sound(&status);
+    let sessions: std::collections::BTreeSet<_> = rounds(&status).iter().map(|round| session(round).0).collect();
+    assert_eq!(sessions.len(), rounds(&status).len(), "every round has keys of its own");
+    let accuracy = rounds(&status).last().and_then(|round| round["train_loss"].as_f64());
+    assert!(accuracy.is_some_and(|loss| loss > 0.0), "the loss leaves in the sum: {status:#}");
+}
