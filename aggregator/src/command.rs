@@ -11,7 +11,9 @@ use starling_daemon::Exit;
 use starling_daemon::keeping::{self, BackupVerb, KeepRequest, Kept, KeyVerb};
 use starling_store::KeySource;
 
+mod again;
 mod ask;
+mod config;
 pub(crate) mod device;
 mod forget;
 mod operator;
@@ -37,7 +39,7 @@ pub enum Command {
     Config {
         /// What to do with it
         #[command(subcommand)]
-        verb: ConfigVerb,
+        verb: config::ConfigVerb,
     },
     /// Show the connected devices and who was turned away
     Devices(Ask),
@@ -162,17 +164,6 @@ pub enum RunVerb {
 #[derive(Debug, Clone, Copy)]
 pub struct VersionChoice(Option<u64>);
 
-/// `config …`.
-#[derive(Debug, Subcommand)]
-pub enum ConfigVerb {
-    /// Read it and the certificates it names, and say what is wrong
-    Check {
-        /// The file
-        #[arg(long)]
-        config: PathBuf,
-    },
-}
-
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected key=value")?;
     Ok((key.to_owned(), value.to_owned()))
@@ -208,12 +199,7 @@ fn do_as_told(command: Command, evaluator: Option<Arc<dyn Evaluator>>) -> anyhow
         Command::Run(Run { config: None, verb: None }) => {
             anyhow::bail!("expected `run --config FILE` for the daemon, or `run start|list|status|export|stop`")
         }
-        Command::Config { verb: ConfigVerb::Check { config } } => {
-            let read = AggregatorConfig::load(&config)?;
-            let credentials = starling_net::Credentials::load(&read.tls)?;
-            println!("{}: good; {} {:?}", config.display(), credentials.identity().role, credentials.identity().name);
-            Ok(Exit::Ok)
-        }
+        Command::Config { verb } => config::execute(&verb),
         Command::Access { json: false } => {
             print!("{}", access::show::text());
             Ok(Exit::Ok)
@@ -231,7 +217,11 @@ fn do_as_told(command: Command, evaluator: Option<Arc<dyn Evaluator>>) -> anyhow
         }
         Command::Backup(verb) => {
             let request = keeping::request_of_backup(&verb);
-            kept(keeping::config_of_backup(&verb), request, |state| keeping::backup(&verb, state))
+            let exit = kept(keeping::config_of_backup(&verb), request, |state| keeping::backup(&verb, state))?;
+            if let (BackupVerb::Restore { which, .. }, Exit::Ok) = (&verb, exit) {
+                eprintln!("{}", again::hint(&which.config));
+            }
+            Ok(exit)
         }
         Command::Operator { verb } => operator::execute(verb),
         Command::Device { verb } => device::execute(verb),

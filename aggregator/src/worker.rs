@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use starling_audit::{About, Action, Contribution, Entry, Who};
+use starling_audit::{About, Action, Contribution, Entry, Outcome, Who};
 use starling_daemon::schedule::Schedule;
 use starling_net::Endpoint;
 use starling_protocol::run::Stage;
@@ -257,11 +257,15 @@ impl State {
                 Some(Event::Renewed(renewed.map_err(|error| chain(&*error)), reply))
             }
             Job::Audit(entry, field, waiting) => {
+                let decided = is_decision(&entry);
                 self.audit.record(*entry, field);
                 if let Some((answer, reply)) = waiting {
                     let written = self.audit.flush(false).map(|()| answer.into()).map_err(|error| chain(&error));
                     // The operator may have gone away.
                     let _ = reply.send(written);
+                }
+                if decided {
+                    self.back_decision_up();
                 }
                 None
             }
@@ -306,6 +310,16 @@ impl State {
     fn failed(&mut self, who: Who, verb: access::Verb) {
         let about = About { word: Some(verb.word().into()), ..About::default() };
         self.audit.record(Entry::failed(who, Action::AdminRequest, about), None);
+    }
+
+    /// Who was thrown out must not come back with a restored backup.
+    fn back_decision_up(&mut self) {
+        if self.making.backups.is_some() {
+            self.flush_audit(false);
+        }
+        if let Some(backups) = &self.making.backups {
+            backups.decided();
+        }
     }
 
     fn flush_audit(&mut self, sign: bool) {
@@ -355,6 +369,12 @@ impl State {
         bundles::remove_unnamed(&self.store, &bundle)?;
         Ok(records::remove_unnamed(&self.store, &named)?)
     }
+}
+
+/// Whether a record is that of a word on who belongs to the fleet; such a word is durable before its record is handed on.
+fn is_decision(entry: &Entry) -> bool {
+    entry.outcome == Outcome::Done
+        && matches!(entry.action, Action::DeviceRevoked | Action::DeviceSuspended | Action::DeviceResumed)
 }
 
 /// An error and what caused it, on one line.

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::ClientConfig;
+use crate::keeping::Door;
 use crate::learner::Learner;
 use crate::policy::{AllowList, Owner};
 use crate::receipts::Wants;
@@ -121,6 +122,12 @@ pub async fn run(
         Some(section) => Some(Schedule::start(Arc::clone(&store), section, || ()).map_err(ClientError::Backups)?),
         None => None,
     };
+    // What its owner asks of the state folder while it is open here. Training does not need it.
+    let _door = Door::open(&config.state_dir, &store)
+        .inspect_err(
+            |error| tracing::error!(%error, "[state_dir]: keep.sock cannot be bound (a path of at most 107 bytes)"),
+        )
+        .ok();
     let releases = Arc::new(Releases::open(store, config.task.clone(), trust.clone()).map_err(state)?);
     let transport = Transport::on(config.path);
     let endpoint = Endpoint::dialer(config.aggregator, &credentials, &transport)?;

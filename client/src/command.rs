@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use starling_daemon::exit::Exit;
-use starling_daemon::keeping::{self, BackupVerb, Kept, KeyVerb};
+use starling_daemon::keeping::{self, BackupVerb, KeepRequest, Kept, KeyVerb};
 use starling_net::Credentials;
 use starling_store::{KeySource, StoreError};
 
@@ -77,10 +77,10 @@ pub enum Verb {
         #[arg(long, num_args = 0..=1, value_name = "FILE")]
         json: Option<Option<PathBuf>>,
     },
-    /// The keys of the state folder; the client must be stopped.
+    /// The keys of the state folder. `escrow` also works while the client runs; for `rotate` it must be stopped.
     #[command(subcommand)]
     Key(KeyVerb),
-    /// Backups of the state folder. Of a running client they are made by `[backup]` of its configuration; for these it must be stopped.
+    /// Backups of the state folder. `create` also works while the client runs; `[backup]` of its configuration makes them by itself.
     #[command(subcommand)]
     Backup(BackupVerb),
     /// Stop the client and destroy its keys and all that it remembers. Nothing brings that back.
@@ -146,8 +146,14 @@ pub fn run(command: ClientCommand) -> Exit {
             Ok(config) => receipts(&config, json),
             Err(exit) => exit,
         },
-        Verb::Key(verb) => kept(keeping::config_of_key(&verb), |state| keeping::key(&verb, state)),
-        Verb::Backup(verb) => kept(keeping::config_of_backup(&verb), |state| keeping::backup(&verb, state)),
+        Verb::Key(verb) => {
+            let request = keeping::request_of_key(&verb);
+            kept(keeping::config_of_key(&verb), request, |state| keeping::key(&verb, state))
+        }
+        Verb::Backup(verb) => {
+            let request = keeping::request_of_backup(&verb);
+            kept(keeping::config_of_backup(&verb), request, |state| keeping::backup(&verb, state))
+        }
         Verb::Wipe { config, yes } => match load(&config) {
             Ok(config) => wipe(&config, yes),
             Err(exit) => exit,
@@ -177,12 +183,27 @@ fn wipe(config: &ClientConfig, yes: bool) -> Exit {
     }
 }
 
-fn kept(config: Option<&Path>, work: impl FnOnce(Option<(&Path, &KeySource)>) -> Kept) -> Exit {
+/// Asks the running client where it can do it itself, and does it here where none runs.
+fn kept(
+    config: Option<&Path>,
+    request: Option<KeepRequest>,
+    offline: impl FnOnce(Option<(&Path, &KeySource)>) -> Kept,
+) -> Exit {
     let state = match config.map(load).transpose() {
         Ok(config) => config.map(|config| (config.state_dir.clone(), config.key_source())),
         Err(exit) => return exit,
     };
-    match work(state.as_ref().map(|(folder, source)| (&**folder, source))) {
+    if let (Some((folder, _)), Some(request)) = (&state, &request) {
+        match crate::keeping::ask(folder, request) {
+            Ok(None) => {}
+            Ok(Some(said)) => {
+                println!("{said}");
+                return Exit::Ok;
+            }
+            Err(error) => return complain(&error, Exit::Failure),
+        }
+    }
+    match offline(state.as_ref().map(|(folder, source)| (&**folder, source))) {
         Ok((exit, said)) => {
             println!("{said}");
             exit

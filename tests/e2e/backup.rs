@@ -1,4 +1,5 @@
-//! A disk is lost while a run is under way: the daemon's own backups and the recovery key bring the run back, at most one round behind.
+//! A disk is lost while a run is under way: the daemon's own backups and the recovery key bring the run back, at most one round behind. And a
+//! device's state is backed up while its client runs, and comes back from that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -59,6 +60,14 @@ fn inv5_a_run_comes_back_from_a_lost_disk_with_the_recovery_key_and_not_without_
     fleet.aggregator().kill();
     let began = Instant::now();
     let state = fleet.aggregator_config().with_file_name("state");
+    // What verifies the audit log lies elsewhere, too. The key that signs it is in no backup.
+    let (log_key, public_log_key) = (state.join("audit.key"), path("audit.pub"));
+    let log_key = fs::read(log_key).expect("the log has a key");
+    fs::copy(state.join("audit.pub"), &public_log_key).expect("it is public");
+    for file in files(Path::new(&backups)) {
+        let bytes = fs::read(&file).expect("read");
+        assert!(!bytes.windows(log_key.len()).any(|part| part == log_key), "{} holds a key", file.display());
+    }
     let restore = ["aggregator", "backup", "restore", "--from", &backups, "--config", &config];
     fs::remove_dir_all(&state).expect("rm -rf");
     fs::remove_file(state.with_extension("key")).expect("the master key lay beside it");
@@ -76,6 +85,10 @@ fn inv5_a_run_comes_back_from_a_lost_disk_with_the_recovery_key_and_not_without_
     let status = fleet.wait_rounds(run, back + 1);
     let took = began.elapsed();
     world::assert_rounds_sound(&status);
+    // The log goes on under the key that its readers know: with the escrow copy it came back.
+    assert_eq!(fs::read(state.join("audit.key")).expect("it is back"), log_key);
+    let verify = ["aggregator", "audit", "verify", "--config", &config, "--key", &public_log_key];
+    assert!(ok(&verify).contains("the log is whole"));
     eprintln!(
         "{} of {seen} rounds were lost; the next one was in after {:.1} s",
         seen.saturating_sub(back),
@@ -112,4 +125,45 @@ fn inv5_a_run_comes_back_from_a_lost_disk_with_the_recovery_key_and_not_without_
     let said = ok(&restore);
     let name = newest.file_name().and_then(|name| name.to_str()).expect("text");
     assert!(said.contains(&format!("skipped {name}")) && said.contains("restored "), "{said}");
+}
+
+#[test]
+fn a_running_client_backs_itself_up_when_its_owner_asks() {
+    let mut fleet = world::fleet(37, 1);
+    let folder = fleet.folder().to_owned();
+    let path = |name: &str| folder.join(name).to_str().expect("a temporary path is text").to_owned();
+    let (backups, escrow, recovery) = (path("backups"), path("escrow"), path("recovery"));
+    ok(&["client", "key", "recovery-init", "--out", &recovery]);
+    fleet.start_aggregator();
+    fleet.start_device(0);
+    let run = fleet.start_run(&world::task(1, 1_000_000, 1, ""), 37);
+    fleet.wait_rounds(run, 2);
+
+    let (config, state) = (path("device-0/config.toml"), folder.join("device-0/state"));
+    let create = ["client", "backup", "create", "--to", &backups, "--config", &config];
+    let said = ok(&create);
+    assert!(said.contains("backup ") && said.contains(" files"), "{said}");
+    let public = format!("{recovery}/recovery.pub");
+    let escrowed = ok(&["client", "key", "escrow", "--to", &public, "--out", &escrow, "--config", &config]);
+    assert!(escrowed.contains("escrow copy"), "{escrowed}");
+    // What cannot be done is said with its reason, and the client goes on.
+    let (code, said) = starling(&["client", "backup", "create", "--to", "/proc/backups", "--config", &config]);
+    assert!(code == 1 && said.contains("/proc/backups"), "{code}: {said}");
+    let before = starling_testkit::fleet::rounds(&fleet.wait_rounds(run, 1)).len();
+    fleet.wait_rounds(run, before + 1);
+
+    // Stopped, it is the command itself that works; the state that was backed up then comes back with the recovery key.
+    fleet.device(0).terminate();
+    fleet.device(0).wait_exit(PATIENCE);
+    ok(&create);
+    let verify = ["client", "backup", "verify", "--from", &backups, "--config", &config];
+    assert_eq!(ok(&verify).lines().filter(|line| line.contains("good  restored and read")).count(), 2);
+    fs::remove_dir_all(&state).expect("rm -rf");
+    fs::remove_file(state.with_extension("key")).expect("the master key lay beside it");
+    let secret = format!("{recovery}/recovery.key");
+    let with_keys = ["--escrow", &escrow, "--recovery-key", &secret];
+    ok(&[&["client", "backup", "restore", "--from", &backups, "--config", &config], &with_keys[..]].concat());
+    fleet.start_device(0);
+    let before = starling_testkit::fleet::rounds(&fleet.wait_rounds(run, 1)).len();
+    fleet.wait_rounds(run, before + 1);
 }

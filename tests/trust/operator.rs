@@ -2,8 +2,9 @@
 
 use serde_json::json;
 use starling_testkit::fleet::PATIENCE;
+use starling_testkit::pki::deploy;
 use starling_testkit::until;
-use starling_wire::Distrust;
+use starling_wire::{Distrust, Role};
 
 use crate::commands::{DEVICES, Workshop, task};
 use crate::publisher::TASK;
@@ -81,4 +82,43 @@ fn an_operator_sees_that_devices_take_nothing_unsigned() {
     });
     let status = workshop.operator(&["run", "status"]).expect("an answer");
     assert!(status.contains("declined") && status.contains("it is not signed"), "{status}");
+}
+
+#[test]
+fn a_publisher_elsewhere_sends_release_and_bundle_with_a_certificate_of_that_role() {
+    let mut workshop = Workshop::new(603);
+    workshop.start();
+    let address = workshop.fleet.address().to_string();
+    let by = |role: Role, index: u32| {
+        let folder = workshop.path(&role.to_string());
+        deploy(&workshop.fleet.pki.issue(role, index), &folder, None);
+        folder.display().to_string()
+    };
+    let (publisher, auditor) = (by(Role::Publisher, 901), by(Role::Auditor, 902));
+    let from = |identity: &str, arguments: &[&str]| {
+        workshop.starling(&[&["aggregator"], arguments, &["--remote", &address, "--identity", identity]].concat())
+    };
+    let first = workshop.signed_release("first.release", 1.0, "1", ["alice", "bob"]);
+    let bundle = format!("{first}.bundle");
+    let publish = ["release", "publish", &first, "--task", TASK, "--bundle", &bundle];
+
+    // Who may read may not publish; and what devices would refuse is refused over this way as well.
+    let said = from(&auditor, &publish).expect_err("an auditor reads");
+    assert!(said.contains("release-publish") && said.contains("code 71"), "{said}");
+    let other = workshop.release("other.release", 2.0);
+    let said = from(&publisher, &["release", "publish", &other, "--task", TASK, "--bundle", &bundle]);
+    assert!(said.as_ref().is_err_and(|said| said.contains("made for other bytes")), "{said:?}");
+
+    let said = from(&publisher, &publish).expect("published");
+    assert!(said.contains("signed"), "{said}");
+    workshop.served_by_all(1);
+    // A renewed freshness statement goes the same way.
+    workshop.freshness(&[]);
+    let said = from(&publisher, &["trust", "renew", &workshop.at("fresh.bundle")]).expect("renewed");
+    assert!(said.contains("1 releases"), "{said}");
+    for device in 0..DEVICES {
+        until("the newer freshness statement", PATIENCE, || {
+            workshop.status(device)?.trust.filter(|trust| trust.freshness_version == Some(2))
+        });
+    }
 }

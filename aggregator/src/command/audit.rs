@@ -256,7 +256,7 @@ fn verify_log(arguments: &Verify) -> anyhow::Result<Exit> {
 }
 
 /// A line without its end. One that is longer than any is cut: its rest counts as further lines, none of which is any.
-fn next_line(file: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn next_line(file: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     file.take(LINE_BYTES_MAX as u64 + 2).read_until(b'\n', &mut line)?;
     if line.last() == Some(&b'\n') {

@@ -9,7 +9,7 @@ use starling_daemon::Exit;
 use starling_daemon::now_unix_s;
 use starling_daemon::span::seconds;
 
-use super::{Ask, forget, print};
+use super::{Ask, again, forget, print};
 
 /// Verbs about devices, sent to the running daemon.
 #[derive(Debug, Subcommand)]
@@ -46,7 +46,7 @@ pub enum DeviceVerb {
     /// Turn a waiting device away
     Reject(Which),
     /// Throw a device out for good: its connection ends, and its update leaves every round that has not begun to commit
-    Revoke(Which),
+    Revoke(again::Revoke),
     /// Throw a device out, destroy all that is held of it, and write a signed certificate of that
     Forget(forget::Forget),
     /// Throw a device out until `device resume`
@@ -108,7 +108,7 @@ pub(super) fn execute(verb: DeviceVerb) -> anyhow::Result<Exit> {
         DeviceVerb::List { pending, ask } => print(&ask, &json!({ "verb": "device-list", "pending": pending }), list),
         DeviceVerb::Approve(which) => decide("device-approve", &which, false),
         DeviceVerb::Reject(which) => decide("device-reject", &which, false),
-        DeviceVerb::Revoke(which) => decide("device-revoke", &which, false),
+        DeviceVerb::Revoke(what) => again::execute(&what),
         DeviceVerb::Forget(what) => forget::execute(&what),
         DeviceVerb::Suspend(which) => decide("device-suspend", &which, false),
         DeviceVerb::Resume { which, any_key } => decide("device-resume", &which, any_key),
@@ -134,11 +134,15 @@ pub(super) fn execute(verb: DeviceVerb) -> anyhow::Result<Exit> {
 }
 
 pub(super) fn decide(verb: &str, which: &Which, any_key: bool) -> anyhow::Result<Exit> {
-    let mut request = json!({ "verb": verb, "device": which.device });
+    decide_on(verb, &which.device, &which.ask, any_key)
+}
+
+pub(super) fn decide_on(verb: &str, device: &str, ask: &Ask, any_key: bool) -> anyhow::Result<Exit> {
+    let mut request = json!({ "verb": verb, "device": device });
     if any_key {
         request["any_key"] = json!(true);
     }
-    print(&which.ask, &request, |answer| {
+    print(ask, &request, |answer| {
         let word = |key: &str| answer[key].as_str().unwrap_or("?").to_owned();
         println!("{} {} is {}", word("device"), word("name"), word("state"));
     })

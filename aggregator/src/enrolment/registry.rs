@@ -380,4 +380,6 @@ fn name_of(request: &JoinRequest, id: DeviceId) -> String {
 }
 
 #[cfg(test)]
+mod cut_off;
+#[cfg(test)]
 mod tests;

@@ -75,6 +75,7 @@ impl State {
     /// Destroys what belongs to a device, and answers who waits for that.
     pub(super) fn erase(&mut self, erasure: Erasure) {
         let certificate = erasure::erase(&self.store, &mut self.audit, &erasure);
+        self.back_decision_up();
         let Erasure { forgetting, unlearned, .. } = erasure;
         let unlearned = unlearned
             .iter()

@@ -1,11 +1,9 @@
 //! The local socket: whoever runs the daemon may ask it for predictions.
 //!
-//! Authentication is the kernel's: the socket has mode 0600, and the peer's user id is checked, so that only the daemon's own
-//! user, or root, is heard. A connection is served by a thread of its own, with an engine of its own, and neither waits for
-//! training nor for the network. There is no socket before there is a release, and no thread before somebody connects.
+//! Only the daemon's own user, or root, is heard ([`crate::local`]). A connection is served by a thread of its own, with an engine of its own, and
+//! neither waits for training nor for the network. There is no socket before there is a release, and no thread before somebody connects.
 
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +17,7 @@ use tokio::task::JoinHandle;
 use super::codec::{Answer, LENGTH_BYTES, REQUEST_BYTES_MAX, Request, Trouble};
 use super::model::Model;
 use super::releases::{NoModel, Releases};
+use crate::local;
 
 /// Connections at once: each holds a thread, an engine and the buffers of its largest question.
 const CONNECTIONS_MAX: usize = 16;
@@ -43,19 +42,12 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Listens at `path`, within a tokio runtime. A file that a killed daemon left is replaced: the store's lock says that no
-    /// other one is alive.
+    /// Listens at `path`, within a tokio runtime.
     ///
     /// # Errors
     /// What the system said; a path has at most 107 bytes.
     pub(crate) fn listen(path: &Path, releases: &Arc<Releases>) -> io::Result<Self> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        let accepting = tokio::spawn(accept(listener, Arc::downgrade(releases)));
+        let accepting = tokio::spawn(accept(local::listen(path)?, Arc::downgrade(releases)));
         Ok(Self { accepting, path: path.to_owned() })
     }
 }
@@ -79,13 +71,8 @@ async fn accept(listener: UnixListener, releases: Weak<Releases>) {
                 continue;
             }
         };
-        match stream.peer_cred() {
-            Ok(peer) if peer.uid() == 0 || peer.uid() == own_uid() => {}
-            Ok(peer) => {
-                tracing::warn!(user = peer.uid(), "a user who may not ask this daemon was turned away");
-                continue;
-            }
-            Err(_) => continue,
+        if !local::is_owner(&stream) {
+            continue;
         }
         let Ok(stream) = stream.into_std() else { continue };
         let place = Place::take(&open);
@@ -282,14 +269,9 @@ impl Answerer {
     }
 }
 
-#[allow(unsafe_code, reason = "the standard library offers no way to ask for the user id")]
-fn own_uid() -> u32 {
-    // SAFETY: geteuid takes no argument, touches no memory of ours and cannot fail.
-    unsafe { libc::geteuid() }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
 
     use super::super::ask::{AskError, Asker};
     use super::*;

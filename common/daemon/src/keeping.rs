@@ -256,7 +256,8 @@ pub fn backup(verb: &BackupVerb, state: Option<(&Path, &KeySource)>) -> Kept {
                     let _ = writeln!(said, "skipped {id}: {}: {}", fault.file.display(), fault.problem);
                 }
             }
-            let _ = write!(said, "restored {} ({} commits)", done.id, done.commits);
+            let age_s = now_unix_s().saturating_sub(done.made_unix_s);
+            let _ = write!(said, "restored {} ({} commits), made {age_s} s ago", done.id, done.commits);
             Ok((Exit::Ok, said))
         }
         _ => unreachable!("`config_of_backup` names a configuration for these verbs"),

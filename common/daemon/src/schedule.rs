@@ -1,14 +1,14 @@
-//! Backups that a daemon makes of its own accord, on a thread of its own: every so often, and on the aggregator every so many rounds. With
-//! each of them comes an escrow copy of the keys, without which a backup opens for nobody.
+//! Backups that a daemon makes of its own accord, on a thread of its own: every so often, and on the aggregator every so many rounds and after
+//! each decision that must not be lost. With each of them comes an escrow copy of the keys, without which a backup opens for nobody.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use starling_store::backup::Repository;
+use starling_store::backup::{BackupError, Repository};
 use starling_store::{ESCROW_TTL_S, Store, StoreError};
 
 use crate::keeping::{DAY_S, KEEP, KeepRequest, keep};
@@ -16,6 +16,9 @@ use crate::now_unix_s;
 
 /// How long a backup that has failed is waited with, in seconds, unless the schedule is denser.
 const RETRY_S: u64 = 600;
+
+/// The same where somebody lists or verifies the backups just now.
+const IN_USE_RETRY_S: u64 = 5;
 
 /// The longest sleep: the clock may be set meanwhile.
 const LOOK_S: u64 = 60;
@@ -94,6 +97,7 @@ impl BackupSection {
 /// The thread's other end. It ends when this is dropped; what it is doing then, it leaves unfinished, which the next start clears.
 pub struct Schedule {
     rounds: Arc<AtomicU64>,
+    decided: Arc<AtomicBool>,
     wake: SyncSender<()>,
 }
 
@@ -110,10 +114,26 @@ impl Schedule {
         // One word is enough: the thread looks at the counter.
         let (wake, woken) = sync_channel(1);
         let rounds = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&rounds);
-        let mut thread = Thread { store, section, rounds: counter, rounds_saved: 0, made };
+        let decided = Arc::new(AtomicBool::new(false));
+        let mut thread = Thread {
+            store,
+            section,
+            rounds: Arc::clone(&rounds),
+            rounds_saved: 0,
+            decided: Arc::clone(&decided),
+            last_decided: None,
+            made,
+        };
         std::thread::Builder::new().name("backup".into()).spawn(move || thread.work(&woken))?;
-        Ok(Self { rounds, wake })
+        Ok(Self { rounds, decided, wake })
+    }
+
+    /// Something is durable now that no restored backup may lack, a revocation: one is made at once. It takes the place of the last one that was
+    /// made for that reason, so that many decisions in a row do not push the regular ones out.
+    pub fn decided(&self) {
+        self.decided.store(true, Ordering::SeqCst);
+        // A word that waits already says the same.
+        let _ = self.wake.try_send(());
     }
 
     /// A round was committed.
@@ -129,6 +149,9 @@ struct Thread<F> {
     section: BackupSection,
     rounds: Arc<AtomicU64>,
     rounds_saved: u64,
+    decided: Arc<AtomicBool>,
+    /// The newest backup that was made because of a decision.
+    last_decided: Option<String>,
     made: F,
 }
 
@@ -139,20 +162,28 @@ impl<F: FnMut()> Thread<F> {
             let rounds = self.rounds.load(Ordering::SeqCst);
             let every = self.section.every_rounds;
             let now_s = now_unix_s();
-            if now_s >= due_s || every > 0 && rounds - self.rounds_saved >= every {
-                due_s = now_s.saturating_add(match self.back_up() {
+            let regular = now_s >= due_s || every > 0 && rounds - self.rounds_saved >= every;
+            // Read before the backup: what is decided while it is made comes with the next one.
+            let decided = self.decided.swap(false, Ordering::SeqCst);
+            if regular || decided {
+                match if regular { self.back_up() } else { self.back_decision_up() } {
                     Ok(said) => {
                         tracing::info!(said, "the state is backed up");
                         (self.made)();
-                        self.section.every_s
+                        if regular {
+                            due_s = now_s.saturating_add(self.section.every_s);
+                        }
                     }
                     Err(error) => {
                         let problem = with_cause(&error);
                         tracing::error!(problem, "the state could not be backed up");
-                        self.section.every_s.min(RETRY_S)
+                        let again_s = if is_in_use(&error) { IN_USE_RETRY_S } else { RETRY_S };
+                        due_s = now_s.saturating_add(self.section.every_s.min(again_s));
                     }
-                });
-                self.rounds_saved = rounds;
+                }
+                if regular {
+                    self.rounds_saved = rounds;
+                }
                 continue;
             }
             match woken.recv_timeout(Duration::from_secs((due_s - now_s).min(LOOK_S))) {
@@ -170,14 +201,33 @@ impl<F: FnMut()> Thread<F> {
     }
 
     fn back_up(&self) -> Result<String, StoreError> {
-        let BackupSection { to, keep: count, escrow, .. } = &self.section;
-        // The keys first: a backup is never newer than all copies of the keys that it needs.
-        if let Some(EscrowSection { recovery_pub, to, days }) = escrow {
-            let request = KeepRequest::Escrow { to: recovery_pub.clone(), out: to.clone(), days: *days };
-            keep(&self.store, &request)?;
-        }
+        self.escrow()?;
+        let BackupSection { to, keep: count, .. } = &self.section;
         keep(&self.store, &KeepRequest::Backup { to: to.clone(), keep: *count })
     }
+
+    fn back_decision_up(&mut self) -> Result<String, StoreError> {
+        self.escrow()?;
+        let repository = Repository::open(&self.section.to)?;
+        let id = repository.create(&self.store, now_unix_s(), usize::MAX)?.manifest.id;
+        let said = format!("backup {id}, after a decision");
+        match self.last_decided.replace(id.clone()) {
+            Some(before) if before != id => repository.remove(&before)?,
+            _ => {}
+        }
+        Ok(said)
+    }
+
+    /// The keys first: a backup is never newer than all copies of the keys that it needs.
+    fn escrow(&self) -> Result<(), StoreError> {
+        let Some(EscrowSection { recovery_pub, to, days }) = &self.section.escrow else { return Ok(()) };
+        let request = KeepRequest::Escrow { to: recovery_pub.clone(), out: to.clone(), days: *days };
+        keep(&self.store, &request).map(|_| ())
+    }
+}
+
+fn is_in_use(error: &StoreError) -> bool {
+    matches!(error, StoreError::Backup(BackupError::InUse(_)))
 }
 
 fn with_cause(error: &StoreError) -> String {
@@ -232,13 +282,52 @@ mod tests {
     }
 
     #[test]
+    fn each_decision_is_backed_up_at_once_and_no_regular_backup_goes_for_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = open(folder.path());
+        let section = section(folder.path(), 3_600, 0);
+        let (made, news) = channel();
+        let tell = move || {
+            // The test may be over.
+            let _ = made.send(());
+        };
+        let schedule = Schedule::start(Arc::clone(&store), section.clone(), tell).expect("begun");
+        let ids = || -> Vec<String> {
+            let listed = Repository::open(&section.to).expect("opened").list().expect("listed");
+            listed.into_iter().map(|(id, _)| id).collect()
+        };
+        news.recv_timeout(PATIENCE).expect("the first");
+        let regular = ids();
+        let mut last = String::new();
+        for _ in 0..4 {
+            store.next_epoch().expect("a commit: each backup has a name of its own");
+            schedule.decided();
+            news.recv_timeout(PATIENCE).expect("a decision");
+            let now = ids();
+            assert_eq!((now.len(), &now[0]), (2, &regular[0]), "the regular one, and the newest decision");
+            assert_ne!(now[1], last);
+            last.clone_from(&now[1]);
+        }
+        let faults = Repository::open(&section.to).expect("opened").verify(None).expect("read");
+        assert!(faults.iter().all(|one| one.faults.is_empty()), "what the others need stays");
+    }
+
+    #[test]
     fn after_a_restart_the_last_backup_counts() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = open(folder.path());
         let section = section(folder.path(), 3_600, 0);
         let request = KeepRequest::Backup { to: section.to.clone(), keep: 2 };
         keep(&store, &request).expect("made");
-        let thread = Thread { store, section, rounds: Arc::default(), rounds_saved: 0, made: || () };
+        let thread = Thread {
+            store,
+            section,
+            rounds: Arc::default(),
+            rounds_saved: 0,
+            decided: Arc::default(),
+            last_decided: None,
+            made: || (),
+        };
         let due_s = thread.first_due_s();
         assert!((3_590..=3_600).contains(&(due_s - now_unix_s())), "{due_s}");
     }

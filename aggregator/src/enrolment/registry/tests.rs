@@ -22,7 +22,7 @@ fn from() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 4711))
 }
 
-fn open(folder: &Path, approval: bool, grace_s: u64) -> Registry {
+pub(super) fn open(folder: &Path, approval: bool, grace_s: u64) -> Registry {
     let authority = folder.join("ca");
     if !authority.exists() {
         Authority::create(&authority).expect("made");
@@ -51,7 +51,7 @@ fn key() -> Key {
 }
 
 /// A device that has joined, and its key.
-fn joined(registry: &mut Registry) -> (DeviceId, Key) {
+pub(super) fn joined(registry: &mut Registry) -> (DeviceId, Key) {
     let (key, token) = (key(), invite(registry, NOW));
     let FromAuthority::Issued(credential) = join(registry, NOW, &key, Some(token)) else { panic!("it is let in") };
     let chain = inspect::parse(&credential.certificate_pem).expect("ours");

@@ -76,16 +76,33 @@ impl Repository {
         Ok(Entry { path: place, digest, bytes })
     }
 
-    /// Removes all but the newest `keep` backups, then the objects that no manifest names. While a manifest cannot be read, objects stay:
-    /// it may name them.
+    /// Removes a backup, if it is there, and what no other needs.
+    ///
+    /// # Errors
+    /// The disk says no.
+    pub fn remove(&self, id: &str) -> Result<(), StoreError> {
+        if self.list()?.iter().any(|(there, _)| there == id) {
+            remove_file(&self.manifest(id))?;
+        }
+        self.sweep()
+    }
+
+    /// Removes all but the newest `keep` backups.
     fn retire(&self, keep: usize) -> Result<usize, StoreError> {
         let all = self.list()?;
         let old = all.len().saturating_sub(keep);
         for (id, _) in &all[..old] {
             remove_file(&self.manifest(id))?;
         }
+        self.sweep()?;
+        Ok(old)
+    }
+
+    /// Removes the objects that no manifest names. While a manifest cannot be read, objects stay: it may name them.
+    fn sweep(&self) -> Result<(), StoreError> {
         sync_folder(&self.path.join("backups"))?;
-        let kept: Result<Vec<&Manifest>, _> = all[old..].iter().map(|(_, manifest)| manifest.as_ref()).collect();
+        let all = self.list()?;
+        let kept: Result<Vec<&Manifest>, _> = all.iter().map(|(_, manifest)| manifest.as_ref()).collect();
         if let Ok(kept) = kept {
             let named: BTreeSet<&str> =
                 kept.iter().flat_map(|manifest| manifest.entries().map(|entry| entry.digest.as_str())).collect();
@@ -96,7 +113,7 @@ impl Repository {
             }
             sync_folder(&self.path.join("objects"))?;
         }
-        Ok(old)
+        Ok(())
     }
 }
 

@@ -44,6 +44,8 @@ pub type Skipped = Vec<(String, Vec<Fault>)>;
 pub struct Restored {
     /// The backup.
     pub id: String,
+    /// When it was made, in seconds since 1970.
+    pub made_unix_s: u64,
     /// Newer backups that were damaged, and how.
     pub skipped: Skipped,
     /// Devices that were forgotten since: what was theirs is not brought back.
@@ -84,7 +86,8 @@ impl Repository {
             sync_folder(state)?;
         }
         drop(lock);
-        Ok(Restored { id: manifest.id, skipped, forgotten, commits })
+        let Manifest { id, made_unix_s, .. } = manifest;
+        Ok(Restored { id, made_unix_s, skipped, forgotten, commits })
     }
 
     fn choose(&self, id: Option<&str>) -> Result<(Manifest, Skipped), StoreError> {

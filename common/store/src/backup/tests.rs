@@ -168,6 +168,10 @@ fn everything_comes_back_with_the_recovery_key_and_nothing_without_it() {
     let (secret, public) = recovery_init(&world.path("recovery")).expect("made");
     let (other, _) = recovery_init(&world.path("other")).expect("made");
     store.compartment("gone").expect("a device");
+    let key_files = [("audit.key", &b"a key of the daemon's own"[..]), ("audit.pub", b"its public half")];
+    for (name, content) in key_files.into_iter().chain([("status.json", &b"no key"[..])]) {
+        fs::write(world.path("state").join(name), content).expect("written");
+    }
     let copy = store.escrow(&public, &world.path("escrow"), 100, ESCROW_TTL_S).expect("escrowed");
     assert_eq!(store.erasure_final_unix_s(200).expect("read"), Some(100 + ESCROW_TTL_S));
     assert_eq!(store.erasure_final_unix_s(100 + ESCROW_TTL_S).expect("read"), None);
@@ -182,6 +186,10 @@ fn everything_comes_back_with_the_recovery_key_and_nothing_without_it() {
     assert!(matches!(recovered(&other, 200), Err(StoreError::Key(KeyError::NoEscrow(_)))));
     assert!(matches!(recovered(&secret, 101 + ESCROW_TTL_S), Err(StoreError::Key(KeyError::Expired { .. }))));
     recovered(&secret, 200).expect("the keys are back");
+    for (name, content) in key_files {
+        assert_eq!(fs::read(world.path("state").join(name)).expect("it is back"), content, "{name}");
+    }
+    assert!(!world.path("state").join("status.json").exists());
     world.restore(None).expect("the data are back");
     let store = world.open();
     assert_eq!(round(&store), 1);

@@ -3,14 +3,17 @@
 //! ```text
 //! OUT/<made>-<expires>.escrow
 //!  0  8  "starescr"
-//!  8  2  format, 1
+//!  8  2  format, 2
 //! 10  8  made, seconds since 1970
 //! 18  8  expires, seconds since 1970
 //! 26 32  an X25519 public key of this copy alone
 //! 58 12  nonce
-//! 70  …  AES-256-GCM of (store id, key ring, wrapped device keys, who was forgotten) under HKDF(shared secret, salt = both public keys);
-//!        the 58 bytes in front are associated data
+//! 70  …  AES-256-GCM of (store id, key ring, wrapped device keys, who was forgotten, key files) under HKDF(shared secret, salt = both public
+//!        keys); the 58 bytes in front are associated data
 //! ```
+//!
+//! Key files are what lies as `*.key` and `*.pub` in the state folder itself: keys of the daemon's own that seal no record, so that no backup may
+//! hold them, and that a lost disk would take along (the audit log's).
 //!
 //! A copy **expires** by being destroyed: every escrow into the same folder overwrites and removes those whose time is over, and
 //! [`recover`] refuses them. Mathematics does not make a copy expire that somebody has carried elsewhere: whoever keeps copies and the
@@ -34,13 +37,15 @@ use crate::blobs::{is_hex, list};
 use crate::{OWN_TABLE, Store, StoreError};
 
 const MAGIC: &[u8; 8] = b"starescr";
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 const HEADER_BYTES: usize = 58;
 const SUFFIX: &str = ".escrow";
 const EXPIRY_KEY: &str = "escrow-expires";
 
 /// How long an escrow copy lives when nothing else is said, in seconds: 7 days.
 pub const ESCROW_TTL_S: u64 = 7 * 24 * 3600;
+/// Key files of the state folder in a copy: there are two, and room for those of later builds.
+const KEY_FILES_MAX: usize = 16;
 /// The largest copy, in bytes: 100,000 devices.
 const COPY_BYTES_MAX: usize = 32 << 20;
 
@@ -57,12 +62,40 @@ struct Body {
     devices: Vec<Device>,
     /// The tags of devices that were forgotten, in hex: they do not come back as strangers.
     forgotten: Vec<String>,
+    /// Key files of the state folder.
+    files: Vec<KeyFile>,
 }
 
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 struct Device {
     name: String,
     wrapped: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct KeyFile {
+    name: String,
+    content: Vec<u8>,
+}
+
+/// Whether a file of this name in the state folder is a key of its own. It names a file there and nowhere else.
+fn is_key_file(name: &str) -> bool {
+    let stem = name.strip_suffix(".key").or_else(|| name.strip_suffix(".pub"));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    stem.is_some_and(|stem| !stem.is_empty() && stem.bytes().all(plain))
+}
+
+fn key_files(state: &Path) -> Result<Vec<KeyFile>, StoreError> {
+    let mut names = list(state)?;
+    names.retain(|name| is_key_file(name) && state.join(name).is_file());
+    names.sort();
+    let mut files = Vec::new();
+    for name in names.into_iter().take(KEY_FILES_MAX) {
+        if let Some(content) = file::read(&state.join(&name))? {
+            files.push(KeyFile { name, content: content.to_vec() });
+        }
+    }
+    Ok(files)
 }
 
 /// Makes a recovery key: `recovery.key`, which goes to a safe and nowhere else, and `recovery.pub`.
@@ -114,6 +147,7 @@ impl Store {
             ring: self.ring.to_body().to_vec(),
             devices: Vec::new(),
             forgotten: Vec::new(),
+            files: key_files(self.path())?,
         };
         let folder = compartment::folder_in(self.path());
         for name in list(&folder)?.into_iter().filter(|name| is_hex(name, 32)) {
@@ -233,7 +267,8 @@ fn unseal(bytes: &mut [u8], secret: &StaticSecret) -> Option<(u64, Body)> {
     let body = key.open(*nonce, header, sealed)?;
     let (body, used): (Body, usize) = bincode::serde::decode_from_slice(body, CODEC).ok()?;
     let names = body.devices.iter().map(|device| &device.name).chain(&body.forgotten);
-    (used > 0 && names.into_iter().all(|name| is_hex(name, 32))).then_some((expires, body))
+    let sound = names.into_iter().all(|name| is_hex(name, 32)) && body.files.iter().all(|file| is_key_file(&file.name));
+    (used > 0 && sound).then_some((expires, body))
 }
 
 fn put_back(body: &Body, state: &Path, source: &KeySource, copy: &Path) -> Result<(), StoreError> {
@@ -251,7 +286,36 @@ fn put_back(body: &Body, state: &Path, source: &KeySource, copy: &Path) -> Resul
     for tag in body.forgotten.iter().filter_map(|name| unhex::<16>(name.as_bytes())) {
         compartment::mark(state, &tag)?;
     }
+    // One that is there is of this folder, or of the source that was made above.
+    for key in body.files.iter().filter(|key| !state.join(&key.name).exists()) {
+        file::create(&state.join(&key.name), &key.content)?;
+    }
     // The ring last: a folder without it is one that was not recovered yet.
     ring.save(&path_in(state), &Master::of(&found)?)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_names_key_files_of_the_state_folder_and_no_other_place() {
+        for good in ["audit.key", "audit.pub", "log-2.key"] {
+            assert!(is_key_file(good), "{good}");
+        }
+        for bad in [
+            "",
+            ".key",
+            "../audit.key",
+            "keys/ring",
+            "a/b.key",
+            "status.json",
+            "audit.key.tmp",
+            "a.b.key",
+            ".tmp-x.key",
+        ] {
+            assert!(!is_key_file(bad), "{bad}");
+        }
+    }
 }
