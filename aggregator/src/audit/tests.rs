@@ -141,7 +141,7 @@ fn a_round_has_receipts_that_verify_from_memory_and_from_the_disk() {
     let address = Address { task: starling_wire::TaskId([1; 16]), run: RunId(4), round: 2, attempt: 1 };
     let sent = |index: u8| Contribution { device: DeviceId([index; 16]), digest: Digest([index; 32]) };
     let mut log = open(&store(&folder), 1);
-    (0..3).for_each(|index| log.admitted(address, sent(index), 10).expect("recorded"));
+    (0..3).for_each(|index| log.admitted(address, sent(index), Some(10)).expect("recorded"));
     log.committed(&address, 7, Digest([9; 32]), 30);
     log.flush(true).expect("written");
     let held = log.newest.clone().expect("signed").0;
