@@ -5,6 +5,8 @@
 //! the attempt.
 
 mod journal;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

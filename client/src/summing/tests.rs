@@ -1,0 +1,294 @@
+//! Devices with real certificates and journals, and an aggregator that is honest or not, without sockets.
+
+use std::path::Path;
+
+use starling_spec::TaskFile;
+use starling_testkit::pki::Pki;
+use starling_update::SecureRound;
+use starling_wire::{Digest, ModelRef, Role, RoundKind, TaskId, UpdateReport};
+
+use super::*;
+use crate::state::tests::open_store;
+
+const PARAMETERS: usize = 10;
+
+fn plan() -> Arc<TaskPlan> {
+    let text = r#"
+        name = "digits"
+        kind = "classification"
+        [data]
+        format = "csv"
+        train = "embedded:optdigits"
+        shape = [4]
+        [model]
+        layers = [{ linear = { out = 2 } }]
+        [federation]
+        devices = 4
+        [update]
+        codec = "q8"
+        weight_max = 100
+        [privacy]
+        secure_aggregation = true
+        clip = 10.0
+        dropout = 0.3
+    "#;
+    let task = TaskFile::parse(text, &[]).expect("a task");
+    Arc::new(TaskPlan::new(&task, 1).expect("a plan"))
+}
+
+fn start(attempt: u16) -> RoundStart {
+    let address = Address { task: TaskId(plan().id()), run: RunId(1), round: 1, attempt };
+    let codec = starling_wire::CodecId { family: 1, parameter: 0 };
+    let base = ModelRef { version: 0, digest: Digest::of(b"model"), length: 40, codec };
+    RoundStart { address, kind: RoundKind::Train, base, deadline_ms: 1000, weight_max: 100 }
+}
+
+/// A device, its folder and its keeper.
+struct Device {
+    folder: tempfile::TempDir,
+    credentials: Credentials,
+    keeper: Keeper,
+}
+
+fn keeper(folder: &Path, device: DeviceId) -> Keeper {
+    let store = Arc::new(open_store(folder).expect("a store"));
+    Keeper { journal: Journal::new(store), device, rounds: BTreeMap::new() }
+}
+
+impl Device {
+    fn new(pki: &Pki, index: u32) -> Self {
+        let issued = pki.issue(Role::Device, index);
+        let folder = tempfile::tempdir().expect("a folder");
+        let tls = starling_testkit::pki::deploy(&issued, &folder.path().join("tls"), None);
+        let files = starling_net::TlsFiles { ca: tls.ca, certificate: tls.certificate, key: tls.key };
+        let credentials = Credentials::load(&files).expect("credentials");
+        let keeper = keeper(folder.path(), credentials.identity().id);
+        Self { folder, credentials, keeper }
+    }
+
+    fn id(&self) -> DeviceId {
+        self.credentials.identity().id
+    }
+
+    /// The process ends, and another one begins on the same disk.
+    fn restart(self) -> Self {
+        let Self { folder, credentials, keeper: before } = self;
+        drop(before);
+        let keeper = keeper(folder.path(), credentials.identity().id);
+        Self { folder, credentials, keeper }
+    }
+
+    fn carry_out(&mut self, order: Order) -> Result<Option<SecureMail>, Refusal> {
+        let reports = self.keeper.carry_out(order);
+        match reports.into_iter().next() {
+            Some(Report::Secure { result, .. }) => result,
+            _ => panic!("an order of an attempt is answered"),
+        }
+    }
+
+    fn enter(&mut self, attempt: u16) -> Result<SecureMail, Refusal> {
+        let credentials = Box::new(self.credentials.clone());
+        let order = Order::Enter { plan: plan(), start: start(attempt), credentials, cohort_min: 0 };
+        self.carry_out(order).map(|mail| mail.expect("keys"))
+    }
+
+    fn answer(&mut self, attempt: u16, letter: SecureLetter) -> Result<Option<SecureMail>, Refusal> {
+        self.carry_out(Order::Answer { address: start(attempt).address, letter })
+    }
+
+    /// The update of this device: all of it `value`.
+    fn mask(&mut self, value: f32) -> Arc<Sealed> {
+        let report = UpdateReport { weight: 100, train_loss: 1.0, steps: 1 };
+        let trained = Box::new(Trained { delta: vec![value; PARAMETERS], report });
+        let job = job();
+        let mut reports = self.keeper.carry_out(Order::Mask { job, run: RunId(1), round: 1, trained });
+        match reports.pop() {
+            Some(Report::Trained { result: Ok(sealed), .. }) => sealed,
+            _ => panic!("the shares are there, so the update is masked"),
+        }
+    }
+}
+
+/// A job's name, which only a participant gives.
+fn job() -> JobId {
+    use starling_protocol::participant::{Action, Consent, Participant};
+    struct Yes;
+    impl Consent for Yes {
+        fn consent(&self, _: &TaskPlan, _: RoundKind) -> Result<(), Decline> {
+            Ok(())
+        }
+    }
+    let mut participant = Participant::new(Box::new(Yes));
+    participant.handle_connected(1);
+    let (task, name) = (start(1).address.task, plan().name.clone());
+    let announced = starling_wire::RunPlan {
+        run: RunId(1),
+        owner_epoch: 1,
+        task,
+        name,
+        plan: plan().to_json(),
+        bundle: Vec::new(),
+    };
+    participant.handle_plan(&announced, Some(start(1).base.digest));
+    participant.handle_round_start(&start(1), 0);
+    let actions = std::iter::from_fn(|| participant.poll_action());
+    let job =
+        actions.filter_map(|action| if let Action::Train(order) = action { Some(order.job) } else { None }).next();
+    job.expect("it trains")
+}
+
+/// An aggregator in one attempt.
+struct Aggregator {
+    round: SecureRound,
+    certified: Certified,
+    certificates: Vec<Vec<u8>>,
+    judge: Credentials,
+}
+
+impl Aggregator {
+    fn new(pki: &Pki, attempt: u16) -> Self {
+        let issued = pki.issue(Role::Aggregator, 99);
+        let folder = tempfile::tempdir().expect("a folder");
+        let tls = starling_testkit::pki::deploy(&issued, &folder.path().join("tls"), None);
+        let files = starling_net::TlsFiles { ca: tls.ca, certificate: tls.certificate, key: tls.key };
+        let sums = SecureSums::of(&plan(), PARAMETERS).expect("numbers").expect("secure sums");
+        let round = SecureRound::new(&sums.setup(start(attempt).address, start(attempt).base.digest)).expect("a setup");
+        let judge = Credentials::load(&files).expect("credentials");
+        Self { round, certified: Certified::default(), certificates: Vec::new(), judge }
+    }
+
+    fn take(&mut self, device: DeviceId, mail: &SecureMail) {
+        let chain: Vec<&[u8]> = mail.chain.iter().map(|certificate| certificate.as_slice()).collect();
+        self.certificates.extend(chain.iter().map(|certificate| certificate.to_vec()));
+        self.certified.extend(Certified::check(&self.judge, chain));
+        self.round.take(device, &mail.message, &self.certified).expect("it is taken");
+    }
+
+    fn letter(&self, device: &DeviceId) -> SecureLetter {
+        let message = self.round.message(device).expect("it is asked").to_vec();
+        let certificates = if self.round.names_members() { self.certificates.clone() } else { Vec::new() };
+        SecureLetter { message, certificates }
+    }
+}
+
+/// Devices that have shown their keys, and the aggregator with the roster.
+fn advertised(pki: &Pki, count: u32) -> (Aggregator, Vec<Device>) {
+    let mut aggregator = Aggregator::new(pki, 1);
+    let mut devices: Vec<Device> = (0..count).map(|index| Device::new(pki, index)).collect();
+    for device in &mut devices {
+        let mail = device.enter(1).expect("it enters");
+        aggregator.take(device.id(), &mail);
+    }
+    aggregator.round.close().expect("a roster");
+    (aggregator, devices)
+}
+
+/// All of them answer what the open stage asks, and it is closed.
+fn stage(aggregator: &mut Aggregator, devices: &mut [Device]) {
+    for device in devices {
+        let letter = aggregator.letter(&device.id());
+        let mail = device.answer(1, letter).expect("an answer").expect("a message");
+        aggregator.take(device.id(), &mail);
+    }
+    aggregator.round.close().expect("enough");
+}
+
+#[test]
+fn devices_with_certificates_give_their_sum_and_nothing_else() {
+    let pki = Pki::new(1);
+    let (mut aggregator, mut devices) = advertised(&pki, 4);
+    stage(&mut aggregator, &mut devices);
+    for (device, value) in devices.iter_mut().zip([0.5, -0.25, 1.0, 0.75]) {
+        assert_eq!(device.answer(1, aggregator.letter(&device.id())), Ok(None), "envelopes are not answered");
+        let sealed = device.mask(value);
+        let mail = SecureMail { address: start(1).address, message: sealed.bytes().to_vec(), chain: Vec::new() };
+        aggregator.take(device.id(), &mail);
+    }
+    aggregator.round.close().expect("survivors");
+    stage(&mut aggregator, &mut devices);
+    stage(&mut aggregator, &mut devices);
+    let sums = SecureSums::of(&plan(), PARAMETERS).expect("numbers").expect("secure sums");
+    let summed = aggregator.round.summed(&sums).expect("a sum").expect("a mean");
+    assert_eq!((summed.weight, summed.within_clip), (400, 4));
+    for value in summed.mean {
+        assert!((value - 0.5).abs() < 4.0 * sums.numerics().scale() as f32, "{value}");
+    }
+}
+
+#[test]
+fn a_roster_with_a_member_of_another_ca_is_left() {
+    let (pki, foreign) = (Pki::new(1), Pki::new(1));
+    let (mut aggregator, mut devices) = advertised(&pki, 3);
+    // The same id with a certificate of a CA that the aggregator made for itself.
+    let stranger = Device::new(&foreign, 2);
+    let chain = stranger.credentials.chain();
+    aggregator.certificates = devices[..2].iter().flat_map(|device| device.credentials.chain()).chain(chain).collect();
+    let letter = aggregator.letter(&devices[0].id());
+    assert_eq!(devices[0].answer(1, letter), Err(Refusal::SecureUncertifiedMember));
+    let letter = aggregator.letter(&devices[0].id());
+    assert_eq!(devices[0].answer(1, letter), Err(Refusal::SecureBurned), "the keys are gone");
+}
+
+#[test]
+fn a_member_under_two_certified_keys_counts_as_none() {
+    let pki = Pki::new(1);
+    let (mut aggregator, mut devices) = advertised(&pki, 3);
+    let twin = Device::new(&pki, 1);
+    aggregator.certificates.extend(twin.credentials.chain());
+    let letter = aggregator.letter(&devices[0].id());
+    assert_eq!(devices[0].answer(1, letter), Err(Refusal::SecureUncertifiedMember));
+}
+
+#[test]
+fn inv5_a_process_that_starts_again_repeats_itself_and_says_nothing_new() {
+    let pki = Pki::new(1);
+    let (mut aggregator, mut devices) = advertised(&pki, 3);
+    stage(&mut aggregator, &mut devices);
+    let device = devices.remove(0);
+    let letter = aggregator.letter(&device.id());
+    let said = device.keeper.journal.restored(&setup()).expect("a journal");
+    let (keys, shares) = (said.advertisement().expect("keys").to_vec(), said.handle(&[1, 2]).expect("shares").to_vec());
+    let mut device = device.restart();
+    let again = device.enter(1).expect("it says what it said");
+    assert_eq!(again.message, keys);
+    let roster = SecureLetter { message: vec![1, 2], certificates: Vec::new() };
+    assert_eq!(device.answer(1, roster).expect("what it said").expect("shares").message, shares);
+    assert_eq!(device.answer(1, letter), Err(Refusal::SecureBurned), "its keys died with the process");
+}
+
+fn setup() -> starling_secagg::Setup {
+    let sums = SecureSums::of(&plan(), PARAMETERS).expect("numbers").expect("secure sums");
+    sums.setup(start(1).address, start(1).base.digest)
+}
+
+#[test]
+fn an_attempt_before_the_latest_is_never_entered_again() {
+    let pki = Pki::new(1);
+    let mut device = Device::new(&pki, 0);
+    device.enter(2).expect("it enters");
+    assert_eq!(device.enter(1), Err(Refusal::SecureBurned), "nothing was said in it, and nothing will be");
+    device.enter(3).expect("a later one");
+}
+
+#[test]
+fn a_disk_from_before_the_attempt_makes_other_keys_and_masks_nothing_twice() {
+    let pki = Pki::new(1);
+    let mut device = Device::new(&pki, 0);
+    let keys = device.enter(1).expect("it enters").message;
+    // The folder as it was before: nothing of the attempt is in it.
+    let id = device.id();
+    let old = tempfile::tempdir().expect("a folder");
+    device.keeper = keeper(old.path(), id);
+    let mail = device.enter(1).expect("it cannot know");
+    assert_ne!(mail.message, keys, "fresh keys, so no mask is the same");
+}
+
+#[test]
+fn leaving_keeps_that_the_attempt_was_begun_and_drops_what_was_said() {
+    let pki = Pki::new(1);
+    let (_, mut devices) = advertised(&pki, 3);
+    let device = &mut devices[0];
+    assert_eq!(device.keeper.carry_out(Order::Leave(start(1).address)).len(), 0);
+    assert!(device.keeper.journal.restored(&setup()).expect("a journal").advertisement().is_none());
+    assert_eq!(device.enter(1), Err(Refusal::SecureBurned));
+}
