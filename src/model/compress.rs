@@ -195,7 +195,7 @@ pub(super) fn command(args: &Args) -> Result<Exit> {
     let share = trained.map_or(VALIDATION_SHARE, |trained| trained.validation_share);
     let federated: Option<&mut dyn Fleet> = match &mut fleet {
         Side::Rows => None,
-        Side::Simulated(fleet) => Some(fleet),
+        Side::Simulated(fleet) => Some(fleet.as_mut()),
         Side::Live(fleet, _) => Some(fleet),
     };
     let is_federated = federated.is_some();
@@ -233,7 +233,7 @@ pub(super) fn command(args: &Args) -> Result<Exit> {
 /// Where the data are.
 enum Side {
     Rows,
-    Simulated(SimulatedFleet),
+    Simulated(Box<SimulatedFleet>),
     /// The fleet, and the newest version of the run that is compressed.
     Live(LiveFleet, Vec<f32>),
 }
@@ -244,7 +244,7 @@ impl Side {
     fn new(args: &Args, input: &mut TaskInput) -> Result<Self> {
         match (args.federated, &args.config) {
             (None, _) => Ok(Self::Rows),
-            (Some(None), None) => SimulatedFleet::new(input).map(Self::Simulated),
+            (Some(None), None) => SimulatedFleet::new(input).map(|fleet| Self::Simulated(Box::new(fleet))),
             (Some(Some(run)), Some(config)) => {
                 let mut fleet = LiveFleet::new(config, &input.task.name)?;
                 let origin = fleet.origin(run, &input.plan)?;

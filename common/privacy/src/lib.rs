@@ -26,4 +26,7 @@ pub mod accountant;
 mod logarithm;
 mod transform;
 
-pub use accountant::{Accountant, PrivacyError, SampledGaussian, noise_multiplier, pld, rdp};
+pub use accountant::{
+    Accountant, Charge, Mechanism, PrivacyError, SampledGaussian, Sampling, Statement, Tree, noise_multiplier, pld,
+    rdp, rounds_within, spent,
+};

@@ -1,13 +1,17 @@
 //! The accountants, and what they are asked about.
 
 mod calibrate;
+pub mod charge;
 pub mod pld;
 pub mod rdp;
+mod tree;
 
 use std::fmt;
 use std::str::FromStr;
 
 pub use calibrate::noise_multiplier;
+pub use charge::{Charge, Mechanism, Sampling, Statement, rounds_within, spent};
+pub use tree::Tree;
 
 /// Why a question has no answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FederationSection, TaskFile};
+use super::{FederationSection, Participation, TaskFile};
 use crate::codec::CodecSpec;
 use crate::error::SpecError;
 
@@ -104,7 +104,7 @@ pub enum DpMechanism {
     Tree {
         /// The most rounds that one device takes part in.
         participations_max: u32,
-        /// The fewest rounds between two of them.
+        /// The least distance between the numbers of two of them.
         separation_min: u32,
     },
 }
@@ -298,6 +298,12 @@ pub struct PrivacyPlan {
     pub asked: PrivacySection,
     /// The most devices of one round.
     pub cohort_max: u32,
+    /// How cohorts are drawn.
+    pub participation: Participation,
+    /// The share of devices that a round draws; under `poisson` each device's own probability.
+    pub fraction: f64,
+    /// Rounds of the run.
+    pub rounds: u32,
 }
 
 impl PrivacyPlan {
@@ -309,6 +315,7 @@ impl PrivacyPlan {
     )]
     pub(crate) fn new(asked: &PrivacySection, federation: &FederationSection) -> Self {
         let cohort_max = cohort_max(federation).map_or(u32::MAX, |most| most.ceil() as u32);
-        Self { asked: asked.clone(), cohort_max }
+        let FederationSection { participation, fraction, rounds, .. } = *federation;
+        Self { asked: asked.clone(), cohort_max, participation, fraction, rounds }
     }
 }
