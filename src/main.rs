@@ -2,6 +2,7 @@
 //! runtime's bench, certificates, and both daemons.
 
 mod bench_runtime;
+mod budget;
 mod demo;
 mod evaluator;
 mod fleet;

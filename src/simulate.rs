@@ -13,6 +13,7 @@ use serde::Serialize;
 use starling_protocol::run::{Answer, HeldOut};
 use starling_spec::TaskKind;
 
+use crate::budget::Summary;
 use crate::model::file;
 use crate::report::{JsonArgs, Table, bytes as size, figure, percent, progress};
 use crate::simulation::{Ran, simulate_from};
@@ -49,6 +50,9 @@ pub(crate) struct Simulated {
     pub(crate) parameters: usize,
     /// Round by round.
     pub(crate) rounds: Vec<Round>,
+    /// What the figures of `epsilon` mean, where privacy is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) privacy: Option<Summary>,
     /// The accuracy at which the run was to stop.
     pub(crate) target: Option<f64>,
     /// The first round that reached it.
@@ -86,7 +90,7 @@ pub(crate) struct Round {
     pub(crate) bytes_up: u64,
     /// Bytes of all models sent, with their headers.
     pub(crate) bytes_down: u64,
-    /// Privacy spent so far; none is spent where no differential privacy is asked for.
+    /// Privacy spent so far; null where no differential privacy is asked for, and where updates are clipped and no noise is added.
     pub(crate) epsilon: Option<f64>,
 }
 
@@ -126,11 +130,12 @@ fn said(answer: &Answer) -> String {
 }
 
 fn table(result: &Simulated, kind: TaskKind, wall_s: f64) -> Table {
-    let mut table =
-        Table::new(&["round", "cohort", "train loss", "test loss", "test accuracy", "held-out", "up", "down"]);
+    let mut columns = vec!["round", "cohort", "train loss", "test loss", "test accuracy", "held-out", "up", "down"];
+    columns.extend(result.privacy.as_ref().map(|_| "epsilon"));
+    let mut table = Table::new(&columns);
     let accuracy = |share| if kind == TaskKind::Regression { "–".to_owned() } else { percent(share) };
     for round in &result.rounds {
-        table.row(vec![
+        let mut row = vec![
             round.round.to_string(),
             format!("{}/{}", round.contributors, round.cohort),
             figure(Some(round.train_loss), 4),
@@ -139,13 +144,18 @@ fn table(result: &Simulated, kind: TaskKind, wall_s: f64) -> Table {
             if kind == TaskKind::Regression { figure(round.heldout_loss, 4) } else { percent(round.heldout_accuracy) },
             size(round.bytes_up),
             size(round.bytes_down),
-        ]);
+        ];
+        row.extend(result.privacy.as_ref().map(|_| figure(round.epsilon, 4)));
+        table.row(row);
     }
     if let Some(target) = result.target {
         table.note(match result.rounds_to_target {
             Some(round) => format!("target of {} reached in round {round}", percent(Some(target))),
             None => format!("target of {} not reached", percent(Some(target))),
         });
+    }
+    if let Some(privacy) = &result.privacy {
+        privacy.sentences().into_iter().for_each(|sentence| table.note(sentence));
     }
     table.note(format!("model {} ({} parameters), {wall_s:.1} s", result.model_digest, result.parameters));
     table

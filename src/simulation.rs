@@ -10,22 +10,26 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use indicatif::ProgressBar;
 use starling_model::Evaluated;
-use starling_protocol::run::{Action, Answer, HeldOut, Progress, RunMachine, RunSettings, cohort_max};
+use starling_privacy::noise::Simulated;
+use starling_protocol::run::{Action, Answer, Coins, HeldOut, Progress, RunMachine, RunSettings, Turns, cohort_max};
 use starling_spec::random::{Purpose, Random, device_key};
 use starling_spec::{CodecSpec, TaskKind};
-use starling_update::{Fold, Numerics, Residual, Sealed, Version, admit, admit_header, difference};
+use starling_update::{
+    Fold, Node, NoisyMean, Numerics, Residual, Sealed, Version, admit, admit_header, difference, norm_max,
+};
 use starling_wire::{Address, BLOB_HEADER_BYTES, DeviceId, Digest, Evaluation, RoundKind, RunId, Statistics, TaskId};
 
 use self::secure::Secure;
+use crate::budget::Budget;
 use crate::report::percent;
-use crate::simulate::{Round, Simulated};
+use crate::simulate::{self, Round};
 use crate::task_input::TaskInput;
 use crate::world::{Done, Job, Pool, World};
 
 /// What came of a run.
 pub(crate) struct Ran {
     /// What happened.
-    pub(crate) simulated: Simulated,
+    pub(crate) simulated: simulate::Simulated,
     /// The last version's parameters, as devices decode them.
     pub(crate) parameters: Vec<f32>,
     /// What it found out, where that is its goal.
@@ -69,6 +73,9 @@ struct Simulation<'world> {
     fold: Fold,
     staged: Staged,
     secure: Option<Secure>,
+    /// How sums become means where they get noise.
+    noisy: Option<NoisyMean>,
+    budget: Option<Budget>,
     version: Version,
     base: Arc<Vec<f32>>,
     previous: Option<Previous>,
@@ -109,16 +116,22 @@ impl<'world> Simulation<'world> {
         federation.devices_min = u32::try_from(world.devices.len()).context("fewer than 2^32 devices")?;
         let ids: Vec<DeviceId> = world.devices.iter().map(|device| device.id).collect();
         let secure = Secure::new(plan, manifest.len(), &ids)?;
+        let budget = Budget::of(plan)?;
+        federation.rounds = budget.as_ref().map_or(federation.rounds, Budget::rounds);
         let settings = RunSettings {
             task: TaskId(plan.id()),
             run: RunId(1),
             seed: input.seed,
+            coins: Coins::Simulated(input.seed),
+            turns: Turns::of(plan),
             federation,
             tensors: manifest.tensors.len(),
             secure_cohort: secure.as_ref().map(Secure::cohort),
         };
         let machine = RunMachine::new(settings, Progress::default());
         let numerics = Numerics::new(&plan.update, manifest.len(), cohort_max(&input.task.federation))?;
+        let numerics = numerics.with_norm_max(norm_max(plan));
+        let noisy = NoisyMean::of(plan, &numerics)?;
         let master = start.unwrap_or_else(|| starling_spec::init::initial_parameters(&manifest, plan.seed));
         anyhow::ensure!(
             master.len() == manifest.len(),
@@ -138,6 +151,8 @@ impl<'world> Simulation<'world> {
             numerics,
             staged: Staged::default(),
             secure,
+            noisy,
+            budget,
             base: Arc::new(version.decoded().into_owned()),
             version,
             previous: None,
@@ -350,11 +365,19 @@ impl<'world> Simulation<'world> {
             self.staged.loss_sum = summed.train_loss * summed.weight as f64;
         } else {
             anyhow::ensure!(self.fold.contributors() == contributors, "the fold holds other updates than the round");
-            self.fold.apply_mean(&mut master);
+            let fold = std::mem::replace(&mut self.fold, Fold::new(&self.numerics));
+            match &self.noisy {
+                None => fold.apply_mean(&mut master),
+                Some(noisy) => {
+                    let seed = self.input.seed;
+                    let words = |node: Node| Simulated::new(seed, &[u64::from(node.level), u64::from(node.index)]);
+                    noisy.apply(fold, address.round, words, &mut master);
+                }
+            }
         }
         let owed = std::mem::take(&mut self.owed_then);
         self.owed.extend(owed.into_iter().filter(|(device, _)| contributors.contains(device)));
-        self.fold = Fold::new(&self.numerics);
+        let epsilon = self.budget.as_ref().map(|budget| budget.spent(address.round)).transpose()?;
         let (digest, encoded) = (self.version.digest(), self.version.encoded().clone());
         // In f32 a difference saves next to nothing: the aggregator always sends the whole.
         let differs = self.input.task.update.difference && self.world.plan.update.down != CodecSpec::F32;
@@ -377,7 +400,7 @@ impl<'world> Simulation<'world> {
             heldout_loss: None,
             bytes_up: staged.bytes_up,
             bytes_down: staged.bytes_down,
-            epsilon: None,
+            epsilon,
         });
         self.last = test;
         let target = self.input.task.federation.target;
@@ -393,7 +416,7 @@ impl<'world> Simulation<'world> {
 
     fn finish(self) -> Ran {
         let last = self.rounds.last();
-        let simulated = Simulated {
+        let simulated = simulate::Simulated {
             task: self.input.task.name.clone(),
             seed: self.input.seed,
             devices: self.world.devices.len(),
@@ -403,6 +426,7 @@ impl<'world> Simulation<'world> {
             final_accuracy: last.and_then(|round| round.test_accuracy),
             final_loss: last.and_then(|round| round.test_loss),
             model_digest: self.version.digest().to_string(),
+            privacy: self.budget.as_ref().map(|budget| budget.summary(last.and_then(|round| round.epsilon))),
             rounds: self.rounds,
         };
         Ran { simulated, parameters: self.version.decoded().into_owned(), answer: self.answer }

@@ -10,9 +10,10 @@ use std::thread::Scope;
 use anyhow::{Context, Result};
 use starling_data::{Dataset, Loaded};
 use starling_model::{Evaluated, Network, TrainPath};
+use starling_privacy::noise::Simulated;
 use starling_spec::TaskPlan;
 use starling_spec::random::device_key;
-use starling_update::{Residual, Sealed, seal, seal_with_feedback};
+use starling_update::{Residual, Sealed, seal_private, seal_with_feedback};
 use starling_wire::{Address, DeviceId, UpdateReport, ValueRange};
 
 use crate::task_input::TaskInput;
@@ -257,7 +258,11 @@ fn train(
     let rounding = starling_update::rounding_key(world.plan.seed, device.id, address.round);
     let codec = world.plan.update.codec;
     let sealed = match residual {
-        None => seal(&report, &delta, codec, rounding).map(|sealed| Done::Sealed(sealed, None)),
+        None => {
+            let round = u64::from(address.round);
+            let mut words = Simulated::new(world.plan.seed, &[round, key]);
+            seal_private(&world.plan, &report, &delta, rounding, &mut words).map(|sealed| Done::Sealed(sealed, None))
+        }
         Some(residual) => seal_with_feedback(&report, &delta, codec, rounding, residual)
             .map(|(sealed, owed)| Done::Sealed(sealed, Some(owed))),
     };

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use starling_audit::Who;
-use starling_protocol::run::{Action, Answer, Finish, Progress, RunMachine, RunSettings};
+use starling_daemon::entropy;
+use starling_protocol::run::{Action, Answer, Coins, Finish, Progress, RunMachine, RunSettings, Turns};
 use starling_spec::{TaskFile, TaskKind};
 use starling_wire::{Address, DeviceId, RoundKind, RoundStart, RunId, RunPlan, TaskId, ToClient};
 
@@ -99,6 +100,8 @@ impl Run {
             task,
             run: self.record.run,
             seed: self.record.seed,
+            coins: Coins::Secret(entropy::key()),
+            turns: Turns::of(&loaded.plan),
             federation: loaded.task.federation.clone(),
             tensors: loaded.tensors,
             secure_cohort: loaded.secure.as_ref().map(|sums| sums.cohort()),

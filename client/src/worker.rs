@@ -12,10 +12,11 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use bytes::Bytes;
+use starling_daemon::entropy;
 use starling_protocol::participant::{Answer, Figures, JobId, JobOrder, RUNS_MAX};
 use starling_spec::TaskPlan;
 use starling_store::Store;
-use starling_update::{Sealed, Version, rounding_key, seal, seal_with_feedback};
+use starling_update::{Sealed, Version, rounding_key, seal_private, seal_with_feedback};
 use starling_wire::{
     Address, Decline, DeviceId, Digest, ModelRef, Refusal, ReleaseRefusal, RoundKind, RunId, SecureMail,
 };
@@ -240,8 +241,8 @@ impl Work<'_> {
         let failed = |error: Box<dyn Error + Send + Sync>| self.declined(&LearnError::Failed(error));
         let codec = job.plan.update.codec;
         if !codec.keeps_residual() {
-            let sealed = seal(&trained.report, &trained.delta, codec, key).map_err(|error| failed(error.into()))?;
-            return Ok(Arc::new(sealed));
+            let sealed = seal_private(&job.plan, &trained.report, &trained.delta, key, &mut entropy::words());
+            return Ok(Arc::new(sealed.map_err(|error| failed(error.into()))?));
         }
         // Durable before a byte leaves: what is sent must not be owed again after a crash.
         let task = job.address.task;

@@ -35,7 +35,7 @@ impl Tags {
 
 #[cfg(test)]
 mod tests {
-    use starling_protocol::run::{Action, Progress, RunMachine, RunSettings};
+    use starling_protocol::run::{Action, Coins, Progress, RunMachine, RunSettings};
     use starling_spec::FederationSection;
     use starling_wire::{RunId, TaskId};
 
@@ -66,8 +66,9 @@ mod tests {
         let devices: Vec<_> = (0..20).map(|index| DeviceId::seeded(1, index)).collect();
         devices.iter().step_by(2).for_each(|device| tags.set(*device, &words("north")));
         let federation = FederationSection { fraction: 0.5, rounds: 50, ..FederationSection::default() };
+        let (task, run, coins) = (TaskId([0; 16]), RunId(1), Coins::Simulated(7));
         let settings =
-            RunSettings { task: TaskId([0; 16]), run: RunId(1), seed: 7, federation, tensors: 0, secure_cohort: None };
+            RunSettings { task, run, seed: 7, coins, turns: None, federation, tensors: 0, secure_cohort: None };
         let mut machine = RunMachine::new(settings, Progress::default());
         let introduce = |machine: &mut RunMachine| {
             devices.iter().filter(|device| tags.open_to(**device, &wanted)).for_each(|device| {

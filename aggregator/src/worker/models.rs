@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use starling_audit::{About, Action, Entry};
+use starling_daemon::entropy;
 use starling_protocol::run::cohort_max;
 use starling_spec::{CodecSpec, TaskPlan};
 use starling_store::Batch;
 use starling_trust::Subject;
-use starling_update::{Numerics, SecureSums, Version, difference};
+use starling_update::{Fold, NoisyMean, Numerics, SecureSums, Version, difference, norm_max};
 use starling_wire::{Address, Digest};
 
 use super::{Loaded, Model, NewRun, State};
@@ -49,7 +50,9 @@ impl State {
         }
         let manifest = plan.manifest()?;
         let count = manifest.len();
-        let numerics = Numerics::new(&plan.update, count, cohort_max(&task.federation))?;
+        let numerics = Numerics::new(&plan.update, count, cohort_max(&task.federation))?.with_norm_max(norm_max(&plan));
+        let noisy = NoisyMean::of(&plan, &numerics)?;
+        check_restartable(&plan)?;
         let secure = SecureSums::of(&plan, count)?.map(Arc::new);
         let master = match (&weights, record.master_blob.is_empty()) {
             (_, false) => export::master(&self.store, &record.master_blob, count)?,
@@ -81,8 +84,18 @@ impl State {
         let reference = version.reference();
         let attempt_first = attempt_first(self.store.era()?);
         let tensors = manifest.tensors.len();
-        let loaded =
-            Loaded { record, plan, task: Arc::new(task), numerics, secure, reference, tensors, attempt_first, bundle };
+        let loaded = Loaded {
+            record,
+            plan,
+            task: Arc::new(task),
+            numerics,
+            noisy,
+            secure,
+            reference,
+            tensors,
+            attempt_first,
+            bundle,
+        };
         let whole = (reference.codec, reference.digest, version.encoded().clone());
         self.shelf.put(loaded.record.run, whole, None, &loaded.record.tags);
         let model = Model { loaded: loaded.clone(), version, fold: None, summing: None, loss_sum: 0.0 };
@@ -118,7 +131,11 @@ impl State {
         let run = address.run;
         let mut model = self.models.remove(&run).ok_or("the run is not in memory")?;
         let summed = model.take_sum()?;
-        let fold = model.fold.take();
+        let mut fold = model.fold.take();
+        if model.loaded.noisy.is_some() {
+            // A round in which nobody was is a version too, of noise alone.
+            fold.get_or_insert_with(|| Fold::new(&model.loaded.numerics));
+        }
         if let Some((summed, session)) = &summed {
             round.session = Some(session.to_string());
             (round.weight, round.train_loss) = (summed.weight, summed.train_loss);
@@ -135,7 +152,11 @@ impl State {
         let number = model.version.number() + 1;
         let mut master = model.version.into_master();
         summed.inspect(|(summed, _)| summed.add_to(&mut master));
-        fold.inspect(|fold| fold.apply_mean(&mut master));
+        match (fold, &model.loaded.noisy) {
+            (Some(fold), Some(noisy)) => noisy.apply(fold, round.round, |_| entropy::words(), &mut master),
+            (Some(fold), None) => fold.apply_mean(&mut master),
+            (None, _) => {}
+        }
         let version = Version::publish(number, master, plan.update.down)?;
         round.version = number;
         if let Some(evaluator) = &self.making.evaluator {
@@ -175,6 +196,17 @@ impl State {
         let loaded = model.loaded.clone();
         self.models.insert(run, model);
         Ok((loaded, round))
+    }
+}
+
+/// Noise with a memory is for simulations: a daemon would have to bring it, and who has had a turn, back after a restart.
+fn check_restartable(plan: &TaskPlan) -> Result<(), &'static str> {
+    let dp = plan.privacy.as_ref().and_then(|privacy| privacy.asked.dp.as_ref());
+    match dp {
+        Some(dp) if !dp.mechanism.is_independent() => {
+            Err("privacy.dp.mechanism = \"tree\" can be simulated only: use \"independent\"")
+        }
+        _ => Ok(()),
     }
 }
 

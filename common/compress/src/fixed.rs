@@ -74,10 +74,18 @@ impl FixedPoint {
     /// # Panics
     /// If the slices differ in length.
     pub fn add_mean(&self, accumulators: &[i64], weight_sum: u64, master: &mut [f32]) {
-        assert_eq!(accumulators.len(), master.len(), "one accumulator a parameter");
         if weight_sum > 0 {
-            crate::kernel::float::add_mean(accumulators, weight_sum as f64, 1.0 / self.scale(), master);
+            self.add_share(accumulators, weight_sum as f64, master);
         }
+    }
+
+    /// `master[i] += acc[i] / (2^F · denominator)`, likewise, for a denominator that does not follow from what was folded.
+    ///
+    /// # Panics
+    /// If the slices differ in length.
+    pub fn add_share(&self, accumulators: &[i64], denominator: f64, master: &mut [f32]) {
+        assert_eq!(accumulators.len(), master.len(), "one accumulator a parameter");
+        crate::kernel::float::add_mean(accumulators, denominator, 1.0 / self.scale(), master);
     }
 }
 

@@ -4,6 +4,7 @@
 //! It knows nothing of tasks, rounds or connections. Logs carry ids and sizes, never contents (invariant 10).
 
 pub mod config;
+pub mod entropy;
 pub mod exit;
 pub mod file;
 pub mod keeping;

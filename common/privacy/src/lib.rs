@@ -1,4 +1,4 @@
-//! Differential privacy: what a sequence of noisy sums reveals about one unit, accounted for.
+//! Differential privacy: noise for sums, and what a sequence of noisy sums reveals about one unit.
 //!
 //! The unit (a device, an example), the neighbouring relation (one unit added or removed) and the adversary (who sees every noisy
 //! sum) belong to every figure: [`Accountant::statement`] prints them with it.
@@ -8,9 +8,10 @@
 //! | [`pld`] | the distribution of the privacy loss, by Fourier transform | within its grid, an upper bound |
 //! | [`rdp`] | Rényi divergences at a fixed list of orders | some per cent above; no transform, any number of steps |
 //!
-//! Both are upper bounds. Neither knows about rounding in a sampler: that is the sampler's own error, stated there.
+//! Both are upper bounds. [`spent`] asks them about a run's rounds. [`noise`] is what they account for, on integers and exact; where its
+//! words come from is the caller's business.
 //!
-//! What this crate is not: it draws no noise and keeps no ledger. It reads no clock, entropy, file or socket (invariant 7).
+//! What this crate is not: it keeps no ledger. It reads no clock, entropy, file or socket (invariant 7).
 //!
 //! ```
 //! use starling_privacy::{Accountant, SampledGaussian};
@@ -24,6 +25,7 @@
 
 pub mod accountant;
 mod logarithm;
+pub mod noise;
 mod transform;
 
 pub use accountant::{

@@ -1,9 +1,11 @@
 //! Who takes part in a round: the draw, and what has become of each member since.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use starling_spec::random::{Purpose, Random};
-use starling_wire::DeviceId;
+use starling_spec::random::{Purpose, Random, device_key};
+use starling_wire::{DeviceId, Digest};
+use zeroize::Zeroizing;
 
 /// Draws `count` of `available` for `round`.
 ///
@@ -18,6 +20,55 @@ pub fn draw(available: &BTreeSet<DeviceId>, count: usize, seed: u64, round: u32)
     let mut ranked: Vec<_> = available.iter().map(|device| (rank(device), *device)).collect();
     ranked.sort_unstable();
     ranked.into_iter().take(count).map(|(_, device)| device).collect()
+}
+
+/// Those of `available` whose own coin of probability `rate` says so for `round`.
+///
+/// Coins are independent of each other, of who else is there and of when anybody came. Each round tosses its own, and an attempt that was
+/// given up tosses none anew.
+pub fn toss(available: &BTreeSet<DeviceId>, rate: f64, coins: &Coins, round: u32) -> BTreeSet<DeviceId> {
+    // In units of 2^-64, so that a rate of 1 is everybody.
+    let bound = rate * 2f64.powi(64);
+    available.iter().copied().filter(|device| (coins.word(round, *device) as f64) < bound).collect()
+}
+
+/// What the coins of `participation = "poisson"` are tossed by.
+#[derive(Clone)]
+pub enum Coins {
+    /// A secret key: nobody can know who was in a round.
+    Secret(Zeroizing<[u8; 32]>),
+    /// A seed, which anybody can repeat: for simulations.
+    Simulated(u64),
+}
+
+impl Coins {
+    /// A coin of 64 bits.
+    fn word(&self, round: u32, device: DeviceId) -> u64 {
+        match self {
+            Self::Secret(key) => {
+                // A keyed hash of fields of fixed length.
+                let mut bytes = Zeroizing::new([0; 52]);
+                bytes[..32].copy_from_slice(&key[..]);
+                bytes[32..36].copy_from_slice(&round.to_le_bytes());
+                bytes[36..].copy_from_slice(&device.0);
+                device_key(Digest::of(&bytes[..]).0[..16].try_into().expect("16 of 32 bytes"))
+            }
+            Self::Simulated(seed) => {
+                let (low, high) = device.0.split_at(8);
+                let word = |half: &[u8]| half.iter().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
+                Random::new(*seed, Purpose::Coin, &[u64::from(round), word(low), word(high)]).next_u64()
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Coins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Secret(_) => "Secret(…)",
+            Self::Simulated(_) => "Simulated",
+        })
+    }
 }
 
 /// What has become of one member of a cohort.

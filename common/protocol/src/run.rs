@@ -11,6 +11,9 @@
 //!
 //! Where updates are summed under masks, the stages of [`Stage`] take the place of training.
 //!
+//! Under `participation = "poisson"` a round is committed with whatever has come, nothing included: a round that was skipped because few were
+//! in it would say how many they were.
+//!
 //! A run whose goal is an answer and no version goes from waiting to asking, and is finished with it; below the quorum it tries again.
 //!
 //! Sans-IO: time is an argument (milliseconds of any monotonic clock), entropy is the run's seed, and the driver does
@@ -20,7 +23,7 @@
 //! It holds invariants 1 (cohorts are a function of sets), 2 (one contribution a device and round) and 6 (every wait has a
 //! bound).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use starling_spec::FederationSection;
 use starling_wire::{Address, DeviceId, Evaluation, Refusal, Statistics};
@@ -33,10 +36,11 @@ mod rounds;
 mod secure;
 mod settings;
 
+pub use crate::cohort::Coins;
 pub use action::{Action, Expelled, Finish};
 pub use answers::{Answer, HeldOut, Ranges};
 pub use secure::Stage;
-pub use settings::{Progress, RunSettings};
+pub use settings::{Progress, RunSettings, Turns};
 
 use answers::Answers;
 use secure::Summing;
@@ -102,6 +106,8 @@ pub struct RunMachine {
     attempt_first: u16,
     phase: Phase,
     actions: VecDeque<Action>,
+    /// How many committed rounds each device is in, and the last of them, where turns are limited.
+    turns: BTreeMap<DeviceId, (u32, u32)>,
 }
 
 impl RunMachine {
@@ -116,6 +122,7 @@ impl RunMachine {
             attempt_first: progress.attempt_first.max(1),
             phase,
             actions: VecDeque::new(),
+            turns: BTreeMap::new(),
         }
     }
 

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use crate::codec::CodecSpec;
 use crate::error::SpecError;
 use crate::layer::Layer;
-use crate::manifest::ParamManifest;
+use crate::manifest::{ParamManifest, ParamRole};
 use crate::preset;
 use crate::shape::infer;
-use crate::task::{Backend, PrivacyPlan, Scale, TaskFile, TaskKind, TrainSettings, down_checked};
+use crate::task::{Backend, PrivacyPlan, Scale, TaskFile, TaskKind, TrainSettings, Weights, down_checked};
 
 /// What a device has to know to take part: nothing of where its data lie, everything of how to train on them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,6 +83,7 @@ impl TaskPlan {
         };
         #[allow(clippy::cast_possible_truncation, reason = "value_max lies in 2^-20 to 2^20, checked by the task file")]
         let value_max_log2 = task.update.value_max.log2().ceil() as i8;
+        let uniform = task.privacy.as_ref().is_some_and(|privacy| privacy.weights == Weights::Uniform);
         let plan = Self {
             name: task.name.clone(),
             kind: task.kind,
@@ -95,14 +96,23 @@ impl TaskPlan {
                 codec: task.update.codec,
                 down: task.update.down,
                 value_max_log2,
-                weight_max: task.update.weight_max,
+                // A device that counts as one of many says so, and nothing of its rows.
+                weight_max: if uniform { 1 } else { task.update.weight_max },
             },
             holdout: task.federation.holdout,
             holdout_seed: task.federation.holdout_seed,
             seed,
             privacy: task.privacy.as_ref().map(|asked| PrivacyPlan::new(asked, &task.federation)),
         };
-        plan.manifest()?;
+        let manifest = plan.manifest()?;
+        let private = task.privacy.as_ref().is_some_and(|privacy| privacy.dp.is_some());
+        if private && manifest.tensors.iter().any(|tensor| tensor.role == ParamRole::Statistic) {
+            return Err(SpecError::value(
+                "model.layers",
+                "\"batch_norm\"",
+                "running statistics of a device's rows carry no noise: use group_norm or layer_norm under privacy.dp",
+            ));
+        }
         Ok(plan)
     }
 

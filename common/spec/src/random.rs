@@ -43,6 +43,10 @@ pub enum Purpose {
     Subset = 10,
     /// Keys of simulated devices in simulated secure sums.
     Secure = 11,
+    /// The noise of a simulated run.
+    Privacy = 12,
+    /// The coins of a simulated run's devices.
+    Coin = 13,
 }
 
 /// A stream of random words.

@@ -2,6 +2,7 @@
 //!
 //! TOML, unknown keys refused; every error names its key. `--set key=value` overrides any key before the file is checked.
 
+mod dp;
 mod federation;
 mod privacy;
 mod tags;
@@ -17,8 +18,9 @@ use crate::codec::CodecSpec;
 use crate::error::SpecError;
 use crate::layer::Layer;
 
+pub use dp::{DpMechanism, DpMode, DpSection};
 pub use federation::{FederationSection, Goal, Participation, Partition, Strategy};
-pub use privacy::{AdaptiveClip, DpMechanism, DpMode, DpSection, PrivacyPlan, PrivacySection, Weights};
+pub use privacy::{PrivacyPlan, PrivacySection, Weights};
 pub use tags::{TAG_BYTES_MAX, TAGS_MAX, check_tags};
 pub use train::{Optimizer, Schedule, TrainSettings, WeightForm};
 
@@ -268,6 +270,22 @@ impl TaskFile {
                 self.federation.over_selection,
                 "expected 1 to 10",
             ));
+        }
+        if self.federation.participation == Participation::Poisson {
+            if self.federation.over_selection != 1.0 {
+                return Err(SpecError::value(
+                    "federation.over_selection",
+                    self.federation.over_selection,
+                    "each device is in by its own coin under participation = \"poisson\": nobody is asked beyond them",
+                ));
+            }
+            if self.privacy.as_ref().is_some_and(|privacy| privacy.secure_aggregation) {
+                return Err(SpecError::value(
+                    "federation.participation",
+                    "\"poisson\"",
+                    "the members of a secure sum see who is in it, so nothing is gained by coins: use \"fixed\" or \"any\"",
+                ));
+            }
         }
         if self.federation.evaluate_every > 0 && self.federation.holdout == 0.0 {
             return Err(SpecError::value(

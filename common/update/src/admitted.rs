@@ -1,11 +1,12 @@
 //! What an aggregator lets into its fold: everything that could go wrong is found here.
 
 use bytes::Bytes;
-use starling_compress::{check, codec_id};
+use starling_compress::{check, codec_id, decode_into};
 use starling_wire::frame::{self, FRAME_LENGTH_BYTES};
 use starling_wire::limits::PREAMBLE_BYTES_MAX;
 use starling_wire::{BlobHeader, BlobKind, DeviceId, Digest, Refusal, UpdateReport};
 
+use crate::bounded::norm;
 use crate::numerics::Numerics;
 use crate::sealed::PREAMBLE_BYTES;
 
@@ -41,7 +42,7 @@ pub fn admit_header(header: &BlobHeader, numerics: &Numerics) -> Result<(), Refu
 ///
 /// # Errors
 /// What [`admit_header`] refuses, and a wrong digest, a report that does not decode, a weight of zero or over the cap, and every
-/// payload that [`starling_compress::check`] finds fault with.
+/// payload that [`starling_compress::check`] finds fault with or that decodes to a norm beyond the plan's.
 pub fn admit(
     device: DeviceId,
     header: &BlobHeader,
@@ -65,6 +66,13 @@ pub fn admit(
     }
     let payload = body.get(PREAMBLE_BYTES..).ok_or(Refusal::MalformedUpdate)?;
     check(numerics.codec(), payload, numerics.parameters(), numerics.fixed()).map_err(|error| error.refusal())?;
+    if let Some(norm_max) = numerics.norm_max() {
+        let mut values = vec![0.0; numerics.parameters()];
+        decode_into(numerics.codec(), payload, &mut values).map_err(|error| error.refusal())?;
+        if norm(&values) > norm_max {
+            return Err(Refusal::OutOfRange);
+        }
+    }
     Ok(Admitted { device, report, body, digest: computed, numerics: *numerics })
 }
 

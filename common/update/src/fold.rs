@@ -153,6 +153,11 @@ impl Fold {
         self.numerics.fixed().add_mean(&self.accumulators, self.weight_sum, master);
     }
 
+    /// The numbers it was made under, and its accumulators: nothing can be taken out of them any more.
+    pub(crate) fn into_sum(self) -> (Numerics, Vec<i64>, u64) {
+        (self.numerics, self.accumulators, self.weight_sum)
+    }
+
     /// The aggregate so far, to be stored or merged elsewhere.
     pub fn partial(&self) -> Partial {
         Partial {

@@ -38,7 +38,9 @@
 //! ```
 
 mod admitted;
+mod bounded;
 mod fold;
+mod noisy;
 mod numerics;
 mod residual;
 pub mod ring;
@@ -47,7 +49,9 @@ mod secure;
 mod version;
 
 pub use admitted::{Admitted, admit, admit_header};
+pub use bounded::{LocalNoise, norm, norm_max, seal_bounded, seal_local, seal_private};
 pub use fold::{Fold, FoldError, Partial};
+pub use noisy::{Node, NoisyMean, NoisyMeanError};
 pub use numerics::{Numerics, NumericsError};
 pub use residual::{RESIDUAL_FRACTION_BITS, Residual, ResidualError};
 pub use sealed::{SealError, Sealed, rounding_key, seal, seal_masked, seal_with_feedback};

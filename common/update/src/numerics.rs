@@ -23,13 +23,14 @@ pub enum NumericsError {
 }
 
 /// The numeric contract of a run: codec, parameter count, weight cap, cohort cap and the fixed point that follows from them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Numerics {
     codec: CodecSpec,
     parameters: usize,
     weight_max: u32,
     cohort_max: u32,
     fixed: FixedPoint,
+    norm_max: Option<f64>,
 }
 
 impl Numerics {
@@ -46,7 +47,14 @@ impl Numerics {
         }
         let weight_sum_max = u64::from(settings.weight_max) * u64::from(cohort_max);
         let fixed = FixedPoint::new(settings.value_max_log2, weight_sum_max)?;
-        Ok(Self { codec: settings.codec, parameters, weight_max: settings.weight_max, cohort_max, fixed })
+        let UpdateSettings { codec, weight_max, .. } = *settings;
+        Ok(Self { codec, parameters, weight_max, cohort_max, fixed, norm_max: None })
+    }
+
+    /// The same, for updates whose L2 norm is bounded: that of what is decoded.
+    #[must_use]
+    pub fn with_norm_max(self, norm_max: Option<f64>) -> Self {
+        Self { norm_max, ..self }
     }
 
     /// The codec of updates.
@@ -67,6 +75,11 @@ impl Numerics {
     /// The largest weight of one update.
     pub fn weight_max(&self) -> u32 {
         self.weight_max
+    }
+
+    /// The largest L2 norm of what an update decodes to, where there is one.
+    pub fn norm_max(&self) -> Option<f64> {
+        self.norm_max
     }
 
     /// The most updates that one fold may take.

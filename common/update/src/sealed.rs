@@ -34,6 +34,9 @@ pub enum SealError {
     /// The delta cannot be encoded.
     #[error("the update cannot be encoded")]
     Encode(#[from] EncodeError),
+    /// Noise that cannot be drawn.
+    #[error("the update's noise cannot be drawn")]
+    Noise(#[source] starling_privacy::noise::DeviationError),
     /// A residual of another model.
     #[error("a residual of {got} parameters came with a delta of {expected}; start from an empty one")]
     Residual {

@@ -87,8 +87,8 @@ refusals! {
     WeightOutOfRange = 44, "the update's weight is zero or over the cap of the round's plan";
     /// A value is not finite.
     NotFinite = 45, "the update holds a value that is not finite";
-    /// A value is beyond the plan's bound.
-    OutOfRange = 46, "the update holds a value beyond the bound of the round's plan";
+    /// A value, or the norm of all, is beyond the plan's bound.
+    OutOfRange = 46, "the update holds a value, or has a norm, beyond the bound of the round's plan";
     /// The payload does not decode.
     MalformedUpdate = 47, "the update's payload could not be decoded";
     /// Nothing more can be staged.

@@ -1,6 +1,6 @@
 //! What a run's rounds cost: the one function that ledgers, policies, simulations and statements ask.
 
-use starling_spec::{DpMechanism, DpMode, PrivacyPlan};
+use starling_spec::{DpMechanism, DpMode, Participation, PrivacyPlan};
 
 use super::tree::Tree;
 use super::{Accountant, PrivacyError, SampledGaussian, pld, rdp};
@@ -60,7 +60,12 @@ impl Charge {
     /// What a round of a checked `plan` costs; none where it asks for no noise.
     pub fn of(plan: &PrivacyPlan) -> Option<Self> {
         let dp = plan.asked.dp.as_ref()?;
-        let sampling = Sampling::Any;
+        // Who sees single updates, or helps to unmask them, sees who sent one: only the aggregator's own noise hides the draw.
+        let hidden = dp.mode == DpMode::Central && dp.mechanism.is_independent();
+        let sampling = match plan.participation {
+            Participation::Poisson if hidden => Sampling::Poisson(plan.fraction),
+            _ => Sampling::Any,
+        };
         let mechanism = match dp.mechanism {
             DpMechanism::Tree { participations_max, separation_min } => {
                 Mechanism::Tree { participations_max, separation_min }

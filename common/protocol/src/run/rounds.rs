@@ -1,11 +1,14 @@
 //! From one round to the next: when a round begins, is complete, is tried again, and when the run is over.
 
+use std::collections::BTreeSet;
+
+use starling_spec::Participation;
 use starling_wire::{DeviceId, Refusal, RoundKind};
 
 use super::answers::{Answer, Answers};
 use super::secure::Summing;
 use super::{Action, Finish, GRACE_MS, Phase, RETRY_MS, RETRY_MS_MAX, RunMachine};
-use crate::cohort::{Cohort, draw};
+use crate::cohort::{Cohort, draw, toss};
 
 impl RunMachine {
     pub(super) fn enough_devices(&self) -> bool {
@@ -70,10 +73,26 @@ impl RunMachine {
         }
         let room = self.settings.secure_cohort.map_or(usize::MAX, |(_, cohort_max)| cohort_max);
         let cohort_max = room.min(self.cohort_max() as usize);
-        let goal = share(self.available.len(), federation.fraction).clamp(1, cohort_max);
-        let asked = share(goal, federation.over_selection).clamp(goal, self.available.len().min(cohort_max));
-        let quorum = share(goal, federation.quorum).clamp(1, goal);
-        let devices = draw(&self.available, asked, self.settings.seed, self.rounds_committed + 1);
+        let round = self.rounds_committed + 1;
+        let ready: BTreeSet<DeviceId> =
+            self.available.iter().copied().filter(|device| self.may_take_a_turn(*device, round)).collect();
+        if ready.is_empty() && self.settings.turns.is_some() {
+            // Nobody has a turn left, and none comes back without another round.
+            return self.finish(Finish::Rounds);
+        }
+        let (devices, goal, quorum) = if federation.participation == Participation::Poisson {
+            let mut devices = toss(&ready, federation.fraction, &self.settings.coins, round);
+            while devices.len() > cohort_max {
+                devices.pop_last();
+            }
+            let goal = devices.len();
+            (devices, goal, 0)
+        } else {
+            let goal = share(self.available.len(), federation.fraction).min(ready.len()).clamp(1, cohort_max);
+            let asked = share(goal, federation.over_selection).max(goal).min(ready.len()).min(cohort_max);
+            let quorum = share(goal, federation.quorum).clamp(1, goal);
+            (draw(&ready, asked, self.settings.seed, round), goal, quorum)
+        };
         let deadline_ms = federation.deadline_ms;
         let cohort = Cohort::new(devices, goal, quorum, now_ms.saturating_add(deadline_ms));
         self.phase = match self.settings.secure_cohort {
@@ -81,6 +100,30 @@ impl RunMachine {
             Some((cohort_min, _)) => Phase::Summing(Box::new(Summing::new(cohort, cohort_min, now_ms, failures))),
         };
         self.start_all(deadline_ms);
+        if goal == 0 {
+            self.advance(now_ms);
+        }
+    }
+
+    /// Whether `device` may be in `round`, as far as its turns are limited.
+    fn may_take_a_turn(&self, device: DeviceId, round: u32) -> bool {
+        match (&self.settings.turns, self.turns.get(&device)) {
+            (Some(limit), Some((count, last))) => {
+                *count < limit.participations_max && round.saturating_sub(*last) >= limit.separation_min
+            }
+            _ => true,
+        }
+    }
+
+    /// Notes who has had a turn in the round that is committed.
+    fn take_turns(&mut self, contributors: &BTreeSet<DeviceId>) {
+        if self.settings.turns.is_some() {
+            let round = self.rounds_committed + 1;
+            for device in contributors {
+                let (count, last) = self.turns.entry(*device).or_default();
+                (*count, *last) = (*count + 1, round);
+            }
+        }
     }
 
     /// Asks every device that is there for what the run's goal says, or to evaluate. With a quorum of 0 no answer is one too.
@@ -113,6 +156,7 @@ impl RunMachine {
         let phase = std::mem::replace(&mut self.phase, Phase::Finished);
         let Phase::Training(cohort, _) = phase else { unreachable!("only a training round commits") };
         let contributors = cohort.reported().collect();
+        self.take_turns(&contributors);
         self.actions.push_back(Action::Commit { address, contributors, cohort: cohort.asked() });
         self.phase = Phase::Committing(cohort);
     }

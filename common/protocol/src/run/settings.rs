@@ -1,10 +1,12 @@
 //! What a run's machine is built from.
 
-use starling_spec::FederationSection;
+use starling_spec::{DpMechanism, FederationSection, TaskPlan};
 use starling_wire::{RunId, TaskId};
 
+use crate::cohort::Coins;
+
 /// What a run is, fixed at its start.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct RunSettings {
     /// The task.
     pub task: TaskId,
@@ -12,12 +14,37 @@ pub struct RunSettings {
     pub run: RunId,
     /// The seed of cohorts.
     pub seed: u64,
+    /// What the coins of `participation = "poisson"` are tossed by.
+    pub coins: Coins,
+    /// How often and how close together a device may take part; none where that does not matter.
+    pub turns: Option<Turns>,
     /// Fractions, quorum, deadline, rounds.
     pub federation: FederationSection,
     /// Tensors of the network's manifest: what a device's ranges are counted by.
     pub tensors: usize,
     /// The smallest and the largest cohort of a secure sum, where updates are summed under masks.
     pub secure_cohort: Option<(usize, usize)>,
+}
+
+/// How often and how close together a device may take part: what the price of noise with a memory rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turns {
+    /// The most rounds that one device's updates are in.
+    pub participations_max: u32,
+    /// The least distance between the numbers of two of them.
+    pub separation_min: u32,
+}
+
+impl Turns {
+    /// What `plan` asks for: tree aggregation limits them.
+    pub fn of(plan: &TaskPlan) -> Option<Self> {
+        match plan.privacy.as_ref()?.asked.dp.as_ref()?.mechanism {
+            DpMechanism::Tree { participations_max, separation_min } => {
+                Some(Self { participations_max, separation_min })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Where a run stands when its machine is built: after a restart, from durable records.

@@ -18,9 +18,12 @@ fn device(index: u32) -> DeviceId {
 fn machine(change: impl FnOnce(&mut FederationSection)) -> RunMachine {
     let mut federation = FederationSection { rounds: 2, deadline_ms: 10_000, ..FederationSection::default() };
     change(&mut federation);
-    let settings =
-        RunSettings { task: TaskId([1; 16]), run: RunId(1), seed: 7, federation, tensors: 2, secure_cohort: None };
-    RunMachine::new(settings, Progress::default())
+    RunMachine::new(settings(federation), Progress::default())
+}
+
+fn settings(federation: FederationSection) -> RunSettings {
+    let (task, run, coins) = (TaskId([1; 16]), RunId(1), Coins::Simulated(7));
+    RunSettings { task, run, seed: 7, coins, turns: None, federation, tensors: 2, secure_cohort: None }
 }
 
 fn actions(machine: &mut RunMachine) -> Vec<Action> {

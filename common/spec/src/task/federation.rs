@@ -161,6 +161,11 @@ pub enum Participation {
     /// A cohort of fixed size, drawn by the aggregator.
     #[default]
     Fixed,
+    /// Each device by a coin of its own: in a round with probability `fraction`. The cohort's size varies, nobody is asked beyond it,
+    /// and a mean's denominator is the expected size, `fraction × devices`.
+    Poisson,
+    /// As `fixed`, and nothing may be assumed of who is available when: no draw makes privacy cheaper.
+    Any,
 }
 
 /// How updates become a new model.

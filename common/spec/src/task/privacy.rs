@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::dp::DpSection;
 use super::{FederationSection, Participation, TaskFile};
 use crate::codec::CodecSpec;
 use crate::error::SpecError;
@@ -56,76 +57,6 @@ pub enum Weights {
     Uniform,
 }
 
-/// `privacy.dp`: differential privacy of a run. The unit is a device: neighbouring federations differ in one device's presence.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DpSection {
-    /// Who adds the noise.
-    pub mode: DpMode,
-    /// The L2 norm that a device's update is clipped to.
-    pub clip: f64,
-    /// The standard deviation of the noise on a round's sum, in units of `clip`.
-    pub noise_multiplier: f64,
-    /// The probability of the guarantee's failure.
-    pub delta: f64,
-    /// The run stops before it spends more than this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub epsilon_max: Option<f64>,
-    /// How the noise of one round relates to that of others.
-    #[serde(default, skip_serializing_if = "DpMechanism::is_independent")]
-    pub mechanism: DpMechanism,
-    /// The clipping norm follows the norms that are seen; `clip` is where it starts, and the most that it may be.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub adaptive: Option<AdaptiveClip>,
-}
-
-/// Who adds the noise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum DpMode {
-    /// The aggregator, on the sum: it sees single updates, or with secure aggregation the sum, without noise.
-    Central,
-    /// Each device a share of it, inside a secure sum: the aggregator sees the sum with its noise only.
-    Distributed,
-    /// Each device all of it, on its own update.
-    Local,
-}
-
-/// How the noise of one round relates to that of others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum DpMechanism {
-    /// Drawn anew each round (DP-FedAvg, McMahan et al. 2018).
-    #[default]
-    Independent,
-    /// Tree aggregation over the rounds (DP-FTRL, Kairouz et al. 2021): no assumption about who takes part when.
-    Tree {
-        /// The most rounds that one device takes part in.
-        participations_max: u32,
-        /// The least distance between the numbers of two of them.
-        separation_min: u32,
-    },
-}
-
-impl DpMechanism {
-    /// Whether rounds have noise of their own.
-    pub fn is_independent(&self) -> bool {
-        *self == Self::Independent
-    }
-}
-
-/// Adaptive clipping (Andrew et al. 2021, "Differentially private learning with adaptive clipping").
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AdaptiveClip {
-    /// The share of devices whose updates should be within the norm (γ).
-    pub quantile: f64,
-    /// The rate of the norm's geometric steps (η).
-    pub rate: f64,
-}
-
 /// The largest cohort of a round: what a secure sum's ring has room for.
 fn cohort_max(federation: &FederationSection) -> Option<f64> {
     let devices = f64::from(federation.devices?);
@@ -175,7 +106,7 @@ impl PrivacySection {
             );
         }
         if let Some(dp) = &self.dp {
-            dp.check(self.secure_aggregation)?;
+            dp.check(self, task)?;
         }
         if self.secure_aggregation {
             self.check_secure(task)?;
@@ -244,52 +175,6 @@ impl PrivacySection {
     }
 }
 
-impl DpSection {
-    fn check(&self, secure: bool) -> Result<(), SpecError> {
-        let wrong = |key: &str, value: &dyn ToString, expected: &str| {
-            Err(SpecError::value(format!("privacy.dp.{key}"), value.to_string(), expected))
-        };
-        if !(1e-9..=1e9).contains(&self.clip) {
-            return wrong("clip", &self.clip, "expected 1e-9 to 1e9");
-        }
-        if !(0.0..=1e6).contains(&self.noise_multiplier) {
-            return wrong("noise_multiplier", &self.noise_multiplier, "expected 0 to 1e6");
-        }
-        if !(self.delta > 0.0 && self.delta < 1.0) {
-            return wrong("delta", &self.delta, "expected above 0 and below 1");
-        }
-        if let Some(most) = self.epsilon_max.filter(|most| !(*most > 0.0 && most.is_finite())) {
-            return wrong("epsilon_max", &most, "expected a finite number above 0");
-        }
-        if self.mode == DpMode::Distributed && !secure {
-            return wrong(
-                "mode",
-                &"\"distributed\"",
-                "shares of noise protect inside a secure sum: set privacy.secure_aggregation = true",
-            );
-        }
-        if let DpMechanism::Tree { participations_max: 0, .. } = self.mechanism {
-            return wrong("mechanism.tree.participations_max", &0, "expected at least 1");
-        }
-        if !self.mechanism.is_independent() && self.mode != DpMode::Central {
-            return wrong(
-                "mechanism",
-                &"\"tree\"",
-                "tree aggregation is noise of the aggregator's: use mode = \"central\"",
-            );
-        }
-        if let Some(adaptive) = self.adaptive {
-            if !(adaptive.quantile > 0.0 && adaptive.quantile < 1.0) {
-                return wrong("adaptive.quantile", &adaptive.quantile, "expected above 0 and below 1");
-            }
-            if !(adaptive.rate > 0.0 && adaptive.rate <= 1.0) {
-                return wrong("adaptive.rate", &adaptive.rate, "expected above 0 and at most 1");
-            }
-        }
-        Ok(())
-    }
-}
-
 /// What devices know of a run's privacy: part of its plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -298,6 +183,8 @@ pub struct PrivacyPlan {
     pub asked: PrivacySection,
     /// The most devices of one round.
     pub cohort_max: u32,
+    /// Devices of the federation, where the task says how many.
+    pub devices: Option<u32>,
     /// How cohorts are drawn.
     pub participation: Participation,
     /// The share of devices that a round draws; under `poisson` each device's own probability.
@@ -315,7 +202,7 @@ impl PrivacyPlan {
     )]
     pub(crate) fn new(asked: &PrivacySection, federation: &FederationSection) -> Self {
         let cohort_max = cohort_max(federation).map_or(u32::MAX, |most| most.ceil() as u32);
-        let FederationSection { participation, fraction, rounds, .. } = *federation;
-        Self { asked: asked.clone(), cohort_max, participation, fraction, rounds }
+        let FederationSection { devices, participation, fraction, rounds, .. } = *federation;
+        Self { asked: asked.clone(), cohort_max, devices, participation, fraction, rounds }
     }
 }

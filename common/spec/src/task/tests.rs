@@ -96,3 +96,54 @@ fn inv11_a_plan_that_has_travelled_is_the_plan_that_was_sent() {
         assert_eq!((travelled.id(), &travelled), (plan.id(), &plan));
     }
 }
+
+#[test]
+fn a_private_task_says_all_that_its_figure_rests_on() {
+    let set = |overrides: &[(&str, &str)]| {
+        let dp = "{ mode = \"central\", clip = 0.5, noise_multiplier = 1.0, delta = 1e-5 }";
+        let base = [("privacy.dp", dp), ("privacy.weights", "uniform")];
+        let all = base.iter().chain(overrides).map(|(key, value)| ((*key).into(), (*value).into()));
+        TaskFile::parse(TASK, &all.collect::<Vec<_>>()).map_err(|error| error.to_string())
+    };
+    let task = set(&[("federation.devices", "40"), ("federation.participation", "poisson")]).expect("a private task");
+    let plan = crate::TaskPlan::new(&task, 1).expect("a plan");
+    assert_eq!(plan.update.weight_max, 1, "one device weighs what another does");
+    let privacy = plan.privacy.expect("a private plan");
+    assert_eq!((privacy.devices, privacy.participation), (Some(40), Participation::Poisson));
+    let refused = |overrides: &[(&str, &str)], key: &str| {
+        let error = set(overrides).expect_err("refused");
+        assert!(error.starts_with(key), "{overrides:?}: {error}");
+    };
+    refused(&[("privacy.weights", "examples")], "privacy.weights = ");
+    refused(&[("privacy.dp.noise_multiplier", "0.001")], "privacy.dp.noise_multiplier = 0.001");
+    refused(&[("privacy.dp.noise_multiplier", "65")], "privacy.dp.noise_multiplier = 65");
+    refused(&[("privacy.dp.clip", "-1.0")], "privacy.dp.clip = -1");
+    refused(&[("privacy.dp.delta", "1.0")], "privacy.dp.delta = 1");
+    refused(&[("privacy.dp.epsilon_max", "0.0")], "privacy.dp.epsilon_max = 0");
+    refused(&[("privacy.dp.mode", "distributed")], "privacy.dp.mode = ");
+    refused(
+        &[("privacy.dp.mechanism", "{ tree = { participations_max = 0, separation_min = 1 } }")],
+        "privacy.dp.mechanism",
+    );
+    refused(
+        &[("privacy.dp.mechanism", "{ tree = { participations_max = 1, separation_min = 0 } }")],
+        "privacy.dp.mechanism",
+    );
+    refused(&[("update.codec", "topk:0.1")], "update.codec = topk:0.1");
+    refused(&[("update.value_max", "0.25")], "update.value_max = 0.25");
+    refused(&[("federation.participation", "poisson")], "federation.devices = ");
+    refused(
+        &[("federation.devices", "9"), ("federation.participation", "poisson"), ("federation.over_selection", "1.3")],
+        "federation.over_selection = 1.3",
+    );
+    refused(&[("federation.holdout", "0.1"), ("federation.evaluate_every", "2")], "federation.evaluate_every = 2");
+    refused(&[("privacy.clip", "0.7")], "privacy.clip = 0.7");
+    // Local noise takes room of its own.
+    refused(&[("privacy.dp.mode", "local"), ("privacy.dp.noise_multiplier", "40")], "update.value_max = 16");
+    let mut normed = set(&[]).expect("a private task");
+    normed.model.preset = None;
+    normed.model.layers =
+        Some(serde_json::from_str(r#"["flatten", {"linear":{"out":4}}, "batch_norm"]"#).expect("layers"));
+    let error = crate::TaskPlan::new(&normed, 1).expect_err("batch_norm").to_string();
+    assert!(error.starts_with("model.layers = \"batch_norm\""), "{error}");
+}

@@ -1,0 +1,120 @@
+//! Central differential privacy: the aggregator's noise on the sum of a round, and the mean that comes of it.
+//!
+//! The sum of clipped updates exists in one place, the fold's accumulators in memory. [`NoisyMean::apply`] consumes the fold, adds the round's
+//! noise to the integers once, and only then divides: what reaches the master, and so a disk, has its noise.
+
+use starling_privacy::noise::{DeviationError, Source, SumNoise};
+use starling_spec::{DpMechanism, DpMode, Participation, TaskPlan};
+
+use crate::fold::Fold;
+use crate::numerics::Numerics;
+
+/// Why a plan's noise cannot be drawn.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error(
+    "the noise of privacy.dp does not fit the fold's grid; change privacy.dp.noise_multiplier, privacy.dp.clip or update.value_max"
+)]
+pub struct NoisyMeanError(#[from] DeviationError);
+
+/// How a round's sum becomes a mean under a plan with central noise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NoisyMean {
+    noise: Option<SumNoise>,
+    denominator: Option<f64>,
+    is_tree: bool,
+}
+
+impl NoisyMean {
+    /// What `plan` asks for; none where the aggregator adds no noise to plain sums.
+    ///
+    /// # Errors
+    /// [`NoisyMeanError`] when the noise is too fine or too wide for the grid.
+    pub fn of(plan: &TaskPlan, numerics: &Numerics) -> Result<Option<Self>, NoisyMeanError> {
+        let Some(privacy) = &plan.privacy else { return Ok(None) };
+        let Some(dp) = privacy.asked.dp.as_ref().filter(|dp| dp.mode == DpMode::Central) else { return Ok(None) };
+        if privacy.asked.secure_aggregation {
+            return Ok(None);
+        }
+        let norm_max = libm::ldexp(dp.clip, numerics.fixed().fraction_bits());
+        let noise = (dp.noise_multiplier > 0.0)
+            .then(|| SumNoise::new(dp.noise_multiplier, norm_max, numerics.parameters()))
+            .transpose()?;
+        // A sample's size says who is in it: the mean is over how many are expected.
+        // Noise that a later round takes back has to be of the same size then.
+        let is_tree = matches!(dp.mechanism, DpMechanism::Tree { .. });
+        let fixed = is_tree || privacy.participation == Participation::Poisson;
+        let devices = privacy.devices.filter(|_| fixed);
+        let denominator = devices.map(|devices| (privacy.fraction * f64::from(devices)).max(1.0));
+        Ok(Some(Self { noise, denominator, is_tree }))
+    }
+
+    /// Adds the mean of what `fold` holds, with the noise of `round` (from 1), to `master`. `words` gives the random words of a
+    /// node of the noise: of the round where rounds are independent, of a node of the tree otherwise. The same node has to get the same words
+    /// each time.
+    ///
+    /// # Panics
+    /// If `master` has another number of parameters than the fold.
+    pub fn apply<S: Source>(&self, fold: Fold, round: u32, mut words: impl FnMut(Node) -> S, master: &mut [f32]) {
+        let (numerics, mut sum, weight_sum) = fold.into_sum();
+        if let Some(noise) = &self.noise {
+            if self.is_tree {
+                let (joined, left) = steps(round);
+                noise.add_to(&mut sum, &mut words(joined));
+                let mut gone = vec![0; sum.len()];
+                left.for_each(|node| noise.add_to(&mut gone, &mut words(node)));
+                sum.iter_mut().zip(gone).for_each(|(sum, gone)| *sum = sum.wrapping_sub(gone));
+            } else {
+                noise.add_to(&mut sum, &mut words(Node { level: 0, index: round }));
+            }
+        }
+        match self.denominator {
+            Some(denominator) => numerics.fixed().add_share(&sum, denominator, master),
+            None => numerics.fixed().add_mean(&sum, weight_sum, master),
+        }
+    }
+}
+
+/// A node of the tree over rounds: the `index`-th (from 1) of those over `2^level` rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Node {
+    /// Rounds under it, as a power of two.
+    pub level: u32,
+    /// Which of them.
+    pub index: u32,
+}
+
+/// What a prefix sum of `round` rounds has that the one before had not, and the other way round. The prefix of t rounds is the sum of one node for
+/// each bit of t; from t − 1 to t the nodes of the trailing ones give way to one node above them all.
+fn steps(round: u32) -> (Node, impl Iterator<Item = Node>) {
+    let level = round.trailing_zeros();
+    let joined = Node { level, index: round >> level };
+    (joined, (0..level).map(move |level| Node { level, index: (round - 1) >> level }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_nodes_of_a_prefix_are_its_binary_digits() {
+        let mut held = BTreeSet::new();
+        for round in 1..=200u32 {
+            let (joined, left) = steps(round);
+            for node in left {
+                assert!(held.remove(&(node.level, node.index)), "round {round}: {node:?}");
+            }
+            assert!(held.insert((joined.level, joined.index)));
+            // Together they are the rounds from 1 to this one, each once.
+            let mut rounds: Vec<u32> = held
+                .iter()
+                .flat_map(|(level, index)| (index - 1) << level..index << level)
+                .map(|round| round + 1)
+                .collect();
+            rounds.sort_unstable();
+            assert_eq!(rounds, (1..=round).collect::<Vec<_>>());
+            assert_eq!(held.len(), round.count_ones() as usize);
+        }
+    }
+}
