@@ -58,6 +58,25 @@ fn over_selection_folds_as_many_as_asked_for_and_stays_reproducible() {
 }
 
 #[test]
+fn a_private_run_says_what_it_has_spent_and_stops_before_its_budget_is_gone() {
+    let dp = "privacy.dp={ mode = \"central\", clip = 0.3, noise_multiplier = 4.0, delta = 1e-4, epsilon_max = 0.5 }";
+    let extra = ["federation.participation=poisson", "federation.fraction=0.5", "federation.evaluate_every=0"];
+    let extra = extra.into_iter().chain(["federation.rounds=50", "privacy.weights=uniform", dp]);
+    let extra: Vec<&str> = extra.flat_map(|set| ["--set", set]).chain(["--seed", "3"]).collect();
+    let first = simulate(&extra);
+    assert_eq!(first, simulate(&extra), "noise and coins follow from the seed");
+    let json: Value = serde_json::from_slice(&first).expect("JSON");
+    let spent: Vec<f64> =
+        json["rounds"].as_array().expect("rounds").iter().map(|round| round["epsilon"].as_f64().expect("ε")).collect();
+    assert!(spent.windows(2).all(|pair| pair[0] < pair[1]) && spent.len() > 1, "{spent:?}");
+    assert!(spent[spent.len() - 1] <= 0.5, "{spent:?}");
+    let privacy = &json["privacy"];
+    assert_eq!((&privacy["simulated"], &privacy["unit"]), (&true.into(), &"device".into()));
+    assert_eq!(privacy["stopped_after"], spent.len());
+    assert!(["neighbours", "sampling", "adversary"].iter().all(|key| privacy[key].is_string()), "{privacy}");
+}
+
+#[test]
 fn an_override_that_no_task_has_is_named() {
     let task = example("digits.toml");
     let output = starling(&["simulate", task.to_str().expect("a printable path"), "--set", "train.learning_rate=1"]);

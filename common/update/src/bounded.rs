@@ -12,9 +12,12 @@ use starling_wire::UpdateReport;
 
 use crate::sealed::{PREAMBLE_BYTES, SealError, Sealed, seal};
 
-/// How often an update is encoded again before it is sent as zeros. The share by which a codec raises a norm hardly depends on the norm, so the
-/// second attempt is within its bound nearly always.
-const ATTEMPTS: usize = 8;
+/// How often an update is encoded again before it is sent as zeros. Where rounding is most of the norm and scales are powers of two, the norm falls
+/// only as the root of the values: each attempt aims a little lower than the one before.
+const ATTEMPTS: u8 = 16;
+
+/// How much lower.
+const STEP: f64 = 0.01;
 
 /// What is left free for the rounding of values that are encoded a little smaller.
 const MARGIN: f64 = 1.0 - 1e-6;
@@ -81,14 +84,14 @@ pub fn seal_bounded(
     let whole = norm(delta);
     let mut factor = if whole <= norm_max || !whole.is_finite() { 1.0 } else { norm_max / whole * MARGIN };
     let mut decoded = vec![0.0; delta.len()];
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
         let sealed = seal(report, &scaled(delta, factor), codec, rounding_key)?;
         decode_into(codec, &sealed.bytes()[PREAMBLE_BYTES..], &mut decoded).expect("the bytes were encoded here");
         let norm = norm(&decoded);
         if norm <= norm_max {
             return Ok(sealed);
         }
-        factor *= norm_max / norm * MARGIN;
+        factor *= norm_max / norm * (MARGIN - STEP * f64::from(attempt));
     }
     seal(report, &vec![0.0; delta.len()], codec, rounding_key)
 }

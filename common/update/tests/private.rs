@@ -52,8 +52,9 @@ fn delta(count: usize, seed: u64) -> Vec<f32> {
 
 /// The norm of what `sealed` decodes to, through a fold of its own.
 fn decoded_norm(sealed: &Sealed, numerics: &Numerics) -> f64 {
-    let mut fold = Fold::new(numerics);
-    fold.add(&admitted(sealed, &numerics.with_norm_max(None)).expect("well formed")).expect("alone");
+    let numerics = numerics.with_norm_max(None);
+    let mut fold = Fold::new(&numerics);
+    fold.add(&admitted(sealed, &numerics).expect("well formed")).expect("alone");
     let mut values = vec![0.0; numerics.parameters()];
     fold.apply_mean(&mut values);
     norm(&values)
