@@ -86,7 +86,7 @@ pub(crate) enum Event {
         down: u64,
     },
     /// The worker has a run's model in memory and on the shelf.
-    Loaded(RunId, Result<Loaded, String>),
+    Loaded(RunId, Result<Box<Loaded>, String>),
     /// The worker has made a version durable.
     Committed(RunId, Result<Box<(Loaded, RoundRecord)>, String>),
     /// The worker has made a release durable and put it on the shelf, or says what is wrong with it.

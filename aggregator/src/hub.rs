@@ -209,7 +209,7 @@ impl Hub {
                     run.bytes_down += down;
                 }
             }
-            Event::Loaded(id, loaded) => self.loaded(id, loaded).await,
+            Event::Loaded(id, loaded) => self.loaded(id, loaded.map(|loaded| *loaded)).await,
             Event::Committed(id, committed) => match committed {
                 Ok(committed) => self.committed(id, *committed).await,
                 Err(error) => self.fail(id, &error).await,

@@ -119,7 +119,7 @@ impl State {
         match job {
             Job::Load(record, new) => {
                 let run = record.run;
-                let loaded = self.load(*record, new.map(|new| *new)).map_err(|error| chain(&*error));
+                let loaded = self.load(*record, new.map(|new| *new)).map(Box::new).map_err(|error| chain(&*error));
                 Some(Event::Loaded(run, loaded))
             }
             Job::Admit { device, address, header, body, digest, numerics, reservation } => {
