@@ -1,5 +1,11 @@
 //! The noise against its mass function, computed here, and against what would go unnoticed: none, half, the same each round.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures of tests stay far within their types"
+)]
+
 use starling_privacy::noise::{DiscreteGaussian, Simulated, Source, SumNoise};
 
 /// The 99.99 % quantile of chi-square with `freedom` degrees (Wilson and Hilferty 1931).

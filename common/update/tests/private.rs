@@ -1,5 +1,11 @@
 //! Updates of a bounded norm and means with noise: what leaves a device, what is refused, and what a round of zeros adds up to.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures of tests stay far within their types"
+)]
+
 use starling_privacy::noise::Simulated;
 use starling_spec::random::{Purpose, Random};
 use starling_spec::{CodecSpec, TaskFile, TaskPlan};
