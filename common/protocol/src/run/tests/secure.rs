@@ -8,7 +8,16 @@ fn summing(devices: u32, change: impl FnOnce(&mut FederationSection)) -> RunMach
     federation.devices_min = devices;
     change(&mut federation);
     let (task, run, secure_cohort) = (TaskId([1; 16]), RunId(1), Some((3, devices as usize)));
-    let settings = RunSettings { task, run, seed: 7, federation, tensors: 2, secure_cohort };
+    let settings = RunSettings {
+        task,
+        run,
+        seed: 7,
+        coins: Coins::Simulated(7),
+        turns: None,
+        federation,
+        tensors: 2,
+        secure_cohort,
+    };
     let mut run = RunMachine::new(settings, Progress::default());
     run.handle_all_available(0, (0..devices).map(device));
     assert_eq!(started(&actions(&mut run)).len(), devices as usize);
