@@ -58,7 +58,7 @@ enum Command {
     /// Sign releases and plans, for devices that have pinned whose signatures they need
     #[command(subcommand)]
     Publish(publish::Publish),
-    /// What noise is worth, and how much of it a privacy budget asks for
+    /// What noise is worth, how much of it a privacy budget asks for, and what a task's privacy is in words
     #[command(subcommand)]
     Privacy(privacy::Privacy),
     /// Measure

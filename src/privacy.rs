@@ -1,11 +1,12 @@
-//! `starling privacy`: what a run's noise is worth, and how much of it a budget asks for.
+//! `starling privacy`: what a run's noise is worth, how much of it a budget asks for, and what a task's privacy is in words.
 
 use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
-use starling_privacy::{Accountant, SampledGaussian, noise_multiplier};
+use starling_privacy::{Accountant, SampledGaussian, noise_multiplier, statement};
 
 use crate::report::{JsonArgs, Table};
+use crate::task_input::TaskArgs;
 
 /// The verbs of `starling privacy`.
 #[derive(Debug, Subcommand)]
@@ -14,6 +15,8 @@ pub(crate) enum Privacy {
     Epsilon(EpsilonArgs),
     /// The noise multiplier that an epsilon asks for
     Noise(NoiseArgs),
+    /// What a task's privacy is, in words: who can see what, what it costs, what is not protected
+    Statement(StatementArgs),
 }
 
 /// What both verbs are told of a run.
@@ -58,6 +61,18 @@ pub(crate) struct NoiseArgs {
     epsilon: f64,
 }
 
+/// Arguments of `starling privacy statement`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct StatementArgs {
+    #[command(flatten)]
+    task: TaskArgs,
+    /// Rounds that are spent already
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    rounds_spent: u32,
+    #[command(flatten)]
+    json: JsonArgs,
+}
+
 #[derive(Debug, Serialize)]
 struct Answer {
     epsilon: f64,
@@ -72,6 +87,10 @@ struct Answer {
 pub(crate) fn command(verb: &Privacy) -> Result<()> {
     let (run, noise) = match verb {
         Privacy::Epsilon(args) => (&args.run, args.noise_multiplier),
+        Privacy::Statement(StatementArgs { task, rounds_spent, json }) => {
+            let words = statement::words(task.read()?.plan.privacy.as_ref(), *rounds_spent);
+            return json.finish(&words, &words);
+        }
         Privacy::Noise(NoiseArgs { run, epsilon }) => {
             (run, noise_multiplier(run.accountant, run.sampling_rate, run.steps, *epsilon, run.delta)?)
         }

@@ -25,7 +25,7 @@ impl JsonArgs {
     }
 
     /// Writes `value` where the arguments say and `table` for people.
-    pub(crate) fn finish<T: Serialize>(&self, value: &T, table: &Table) -> Result<()> {
+    pub(crate) fn finish<T: Serialize>(&self, value: &T, table: &impl std::fmt::Display) -> Result<()> {
         let mut text = serde_json::to_string_pretty(value).context("the result could not be written as JSON")?;
         text.push('\n');
         let to_stdout = self.json.is_some() && self.file().is_none();

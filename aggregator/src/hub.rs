@@ -300,6 +300,11 @@ impl Hub {
         );
         let version = round.version;
         run.record = loaded.record.clone();
+        if let Some(budget) = &loaded.budget {
+            // The round that has just been charged is not left any more, and the machine has yet to hear of its commit.
+            open.machine.limit_rounds(budget.rounds_left.saturating_add(1));
+            run.balance = Some(budget.balance.clone());
+        }
         open.loaded = loaded;
         for device in std::mem::take(&mut open.contributors) {
             self.fleet.send(device, ToClient::Verdict(starling_wire::Verdict::Committed { address, version }));
@@ -329,7 +334,11 @@ impl Hub {
         }
         if let Some(finish) = run.finish.take() {
             tracing::info!(run = id.0, ?finish, "a run is over");
-            run.record.state = if finish == Finish::Stopped { RunState::Stopped } else { RunState::Finished };
+            run.record.state = match finish {
+                Finish::Stopped => RunState::Stopped,
+                Finish::Budget => RunState::Exhausted,
+                Finish::Rounds | Finish::Target => RunState::Finished,
+            };
             if finish != Finish::Stopped {
                 self.recorder.run(Action::RunFinished, id).await;
             }

@@ -25,6 +25,7 @@ mod export;
 mod fleet;
 mod hub;
 mod kept;
+mod ledger;
 mod publish;
 mod records;
 mod release_command;

@@ -72,6 +72,8 @@ pub(crate) enum RunState {
     Finished,
     /// The operator stopped it.
     Stopped,
+    /// Its privacy budget is gone.
+    Exhausted,
 }
 
 /// What a round did. The names are those of `run status --json`.

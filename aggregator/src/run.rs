@@ -11,6 +11,7 @@ use starling_wire::{Address, DeviceId, RoundKind, RoundStart, RunId, RunPlan, Ta
 
 use crate::event::AdminReply;
 use crate::fleet::Fleet;
+use crate::ledger::Balance;
 use crate::records::{AnswerRecord, RoundRecord, RunRecord, RunState};
 use crate::worker::{Job, Loaded};
 
@@ -32,6 +33,8 @@ pub(crate) struct Run {
     pub(crate) bytes_up: u64,
     pub(crate) bytes_down: u64,
     pub(crate) refused: u64,
+    /// What it has spent of its devices' privacy, where it has noise.
+    pub(crate) balance: Option<Balance>,
     /// How often devices stayed away from a round, by their reason.
     pub(crate) declined: BTreeMap<&'static str, u64>,
     counted: (u64, u64),
@@ -85,6 +88,7 @@ impl Run {
             bytes_up: 0,
             bytes_down: 0,
             refused: 0,
+            balance: None,
             declined: BTreeMap::new(),
             counted: (0, 0),
             size: None,
@@ -119,7 +123,11 @@ impl Run {
             plan: loaded.plan.to_json(),
             bundle: loaded.bundle.to_vec(),
         };
-        let machine = RunMachine::new(settings, progress);
+        let mut machine = RunMachine::new(settings, progress);
+        if let Some(budget) = &loaded.budget {
+            machine.limit_rounds(budget.rounds_left);
+            self.balance = Some(budget.balance.clone());
+        }
         self.open = Some(Open {
             machine,
             loaded,
@@ -203,6 +211,7 @@ impl Run {
             (RunState::Running, None) => "running",
             (RunState::Finished, None) => "finished",
             (RunState::Stopped, None) => "stopped",
+            (RunState::Exhausted, None) => "exhausted",
         }
     }
 
@@ -244,6 +253,7 @@ impl Run {
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
             "refused": self.refused,
+            "privacy": self.balance,
             "declined": declined.collect::<Vec<_>>(),
             "signed": open.map(|open| !open.plan.bundle.is_empty()),
             "rounds": self.rounds,

@@ -21,6 +21,7 @@ use crate::enrolment::{Registrar, devices, join, registrar};
 use crate::evaluator::Evaluator;
 use crate::event::{EVENTS_MAX, Event, OUTBOUND_MAX, Peer};
 use crate::hub::Hub;
+use crate::ledger;
 use crate::publish;
 use crate::records;
 use crate::run::Run;
@@ -62,7 +63,10 @@ pub async fn run(
     for record in records::runs(&store)? {
         let rounds = records::rounds(&store, record.run)?;
         let answer = records::answer(&store, record.run)?;
-        stored.push(Run::stored(record, rounds, answer));
+        let balance = ledger::stored(&store, &record)?;
+        let mut run = Run::stored(record, rounds, answer);
+        run.balance = balance;
+        stored.push(run);
     }
     let run_last = RunId(records::run_last(&store)?);
     let (events, queue) = mpsc::channel(EVENTS_MAX);

@@ -23,6 +23,7 @@ use crate::config::VersionsSection;
 use crate::evaluator::Evaluator;
 use crate::event::{Event, Staged};
 use crate::export;
+use crate::ledger::{self, Ledger};
 use crate::publish::{self, Publication, PublishError};
 use crate::records::{self, AnswerRecord, ReleaseRecord, RoundRecord, RunRecord};
 use crate::shelf::Shelf;
@@ -33,7 +34,7 @@ mod renewal;
 mod summing;
 mod versions;
 
-pub(crate) use job::{Job, Loaded, NewRun};
+pub(crate) use job::{Budget, Job, Loaded, NewRun};
 pub(crate) use renewal::Renewal;
 pub(crate) use summing::Closed;
 
@@ -108,10 +109,14 @@ struct State {
 struct Model {
     loaded: Loaded,
     version: Version,
+    /// Where its plan promises noise.
+    ledger: Option<Ledger>,
     fold: Option<Fold>,
     /// The attempt under way, where updates are summed under masks.
     summing: Option<summing::Summing>,
     loss_sum: f64,
+    /// The weights of those who say their loss.
+    loss_weight: f64,
 }
 
 impl State {
@@ -133,7 +138,10 @@ impl State {
                     let report = staged.update.report();
                     let (weight, loss) = (f64::from(report.weight), f64::from(report.train_loss));
                     fold.add(&staged.update).expect("the machine admits a device once a round (invariant 2)");
-                    model.loss_sum += weight * loss;
+                    if report.says_loss() {
+                        model.loss_sum += weight * loss;
+                        model.loss_weight += weight;
+                    }
                     let contribution = Contribution { device: staged.update.device(), digest: staged.update.digest() };
                     if let Err(error) = self.audit.admitted(address, contribution, Some(report.weight)) {
                         tracing::error!(error = chain(&error), "the audit log could not be written");
@@ -149,7 +157,10 @@ impl State {
                 let taken = self.take_masked(device, &address, (&header, &body, digest));
                 Some(Event::Mailed(device, address, Stage::Mask, taken))
             }
-            Job::CloseStage(address, stage) => Some(Event::StageClosed(Box::new(self.close_stage(address, stage)))),
+            Job::CloseStage(address, stage) => Some(match self.charge_unmasking(&address, stage) {
+                Ok(()) => Event::StageClosed(Box::new(self.close_stage(address, stage))),
+                Err(error) => Event::Committed(address.run, Err(chain(&error))),
+            }),
             Job::Remind(device, address) => {
                 self.remind(&address, device).map(|letter| Event::Letter(device, address, Box::new(letter)))
             }
@@ -165,7 +176,10 @@ impl State {
                 {
                     fold.remove(&staged.update).expect("the very update that was folded is taken out, once");
                     let report = staged.update.report();
-                    model.loss_sum -= f64::from(report.weight) * f64::from(report.train_loss);
+                    if report.says_loss() {
+                        model.loss_sum -= f64::from(report.weight) * f64::from(report.train_loss);
+                        model.loss_weight -= f64::from(report.weight);
+                    }
                 }
                 None
             }
@@ -173,7 +187,7 @@ impl State {
                 self.audit.abandoned(&address);
                 if let Some(model) = self.models.get_mut(&address.run) {
                     (model.fold, model.summing) = (None, None);
-                    model.loss_sum = 0.0;
+                    (model.loss_sum, model.loss_weight) = (0.0, 0.0);
                 }
                 None
             }
@@ -360,6 +374,7 @@ impl State {
         self.audit.record(entry, None);
         let mut batch = Batch::new();
         let named = records::remove(&self.store, &mut batch, record)?;
+        ledger::remove(&mut batch, record.run);
         let key = bundles::of_run(record.run);
         let bundle = bundles::load(&self.store, &key)?;
         bundles::put(&self.store, &mut batch, &key, &[])?;

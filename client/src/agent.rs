@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::config::ClientConfig;
 use crate::keeping::Door;
 use crate::learner::Learner;
-use crate::policy::{AllowList, Owner};
+use crate::policy::{AllowList, Asked, LocalTime, Owner};
 use crate::receipts::Wants;
 use crate::renewal::Renewal;
 use crate::serving::intake::Intake;
@@ -128,10 +128,13 @@ pub async fn run(
             |error| tracing::error!(%error, "[state_dir]: keep.sock cannot be bound (a path of at most 107 bytes)"),
         )
         .ok();
+    let tasks = learner.tasks();
+    let policy = AllowList::new(tasks.iter().cloned());
+    let owner = Owner::new(policy.clone(), &config, &store, trust.clone(), LocalTime::now).map_err(state)?;
+    let owner = Arc::new(owner);
     let releases = Arc::new(Releases::open(store, config.task.clone(), trust.clone()).map_err(state)?);
     let transport = Transport::on(config.path);
     let endpoint = Endpoint::dialer(config.aggregator, &credentials, &transport)?;
-    let tasks = learner.tasks();
     let status = Status {
         pid: std::process::id(),
         name: identity.name.clone(),
@@ -142,21 +145,21 @@ pub async fn run(
         runs: Default::default(),
         releases: Default::default(),
         trust: None,
+        privacy: None,
         updates_committed: 0,
         updates_refused: 0,
         rss_mb: 0.0,
         written_unix_s: 0,
     };
     tracing::info!(name = identity.name, device = %identity.id, aggregator = %config.aggregator, ?tasks, "starting");
-    let (worker, reports) = Worker::new(learner);
-    let policy = AllowList::new(tasks.iter().cloned());
-    let owner = Owner { tasks: policy.clone(), trust: trust.clone() };
+    let (worker, reports) = Worker::new(learner, Arc::clone(&owner));
     let mut agent = Agent {
-        participant: Participant::new(Box::new(owner)),
+        participant: Participant::new(Box::new(Asked(Arc::clone(&owner)))),
         intake: Intake::new(Arc::clone(&releases), policy, config.releases_bytes_max),
         releases,
         expired: trust.as_ref().is_some_and(|trust| trust.has_expired()),
         trust,
+        owner,
         socket: None,
         device: identity.id,
         tasks,
@@ -196,6 +199,7 @@ pub(crate) struct Agent {
     downloads: Downloads,
     releases: Arc<Releases>,
     trust: Option<Arc<Keeper>>,
+    owner: Arc<Owner>,
     /// Whether what says what is newest had run out when it was last looked at.
     expired: bool,
     intake: Intake,
@@ -376,6 +380,7 @@ impl Agent {
 
     fn write_status(&mut self) {
         self.note_releases();
+        self.status.privacy = Some(self.owner.privacy());
         if let Err(error) = self.status.write(&self.config.state_dir) {
             tracing::warn!(%error, "the status file could not be written");
         }

@@ -21,6 +21,7 @@ use crate::status::Status;
 use crate::trust::TrustError;
 
 mod join;
+mod privacy;
 mod words;
 
 use join::join;
@@ -92,6 +93,9 @@ pub enum Verb {
         #[arg(long)]
         yes: bool,
     },
+    /// What has been spent of the owner's privacy, and what is left.
+    #[command(subcommand)]
+    Privacy(privacy::PrivacyVerb),
     /// What the client of this configuration is doing.
     Status {
         /// The configuration file.
@@ -158,6 +162,7 @@ pub fn run(command: ClientCommand) -> Exit {
             Ok(config) => wipe(&config, yes),
             Err(exit) => exit,
         },
+        Verb::Privacy(verb) => privacy::command(verb),
         Verb::Status { config, json } => match load(&config) {
             Ok(config) => status(&config, json),
             Err(exit) => exit,

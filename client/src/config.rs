@@ -12,6 +12,7 @@ use starling_spec::{DataSection, Partition};
 use starling_store::KeySource;
 use starling_wire::limits::{NAME_BYTES_MAX, TASKS_PER_DEVICE_MAX};
 
+use crate::policy::{PolicyProblem, PolicySettings};
 use crate::trust::TrustSettings;
 
 /// The client's configuration. Paths are relative to the file that they stand in; unknown keys are refused.
@@ -47,6 +48,9 @@ pub struct ClientConfig {
     /// Proof that this device's updates are in the aggregator's audit log.
     #[serde(default)]
     pub audit: AuditSettings,
+    /// What the owner allows beyond that; no key of it given, no rule of it holds.
+    #[serde(default)]
+    pub policy: PolicySettings,
     /// The tasks that the owner of this device consents to, with the data for each. No other task is ever worked on.
     #[serde(default)]
     pub task: Vec<TaskBinding>,
@@ -113,6 +117,9 @@ pub enum ConfigProblem {
     /// Not a public key.
     #[error("audit.key: {0}")]
     AuditKey(#[from] starling_audit::KeyError),
+    /// A rule of the owner's that cannot be meant.
+    #[error(transparent)]
+    Policy(#[from] PolicyProblem),
     /// Backups that would protect from nothing.
     #[error("{0}")]
     Backup(&'static str),
@@ -174,6 +181,7 @@ impl ClientConfig {
         if let Some(key) = &self.audit.key {
             key.parse::<starling_audit::VerifierKey>()?;
         }
+        self.policy.check()?;
         let mut names = BTreeSet::new();
         for (index, task) in self.task.iter().enumerate() {
             if task.name.is_empty() || task.name.len() > NAME_BYTES_MAX || task.name.contains(char::is_control) {
@@ -234,6 +242,28 @@ mod tests {
         let text = SAMPLE.replacen("state_dir", "statedir", 1);
         let error = ClientConfig::parse(Path::new("client.toml"), &text).expect_err("unknown");
         assert!(error.to_string().contains("statedir"), "{error}");
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_meant_is_refused_and_named() {
+        let problem = |rules: &str| {
+            let text = SAMPLE.replacen("[policy]", &format!("[policy]\n{rules}"), 1);
+            ClientConfig::parse(Path::new("client.toml"), &text).expect_err(rules).to_string()
+        };
+        for (rules, named) in [
+            ("cohort_min = 50", "policy.cohort_min: a cohort hides nothing"),
+            ("secure_aggregation = true\ncohort_min = 1", "policy.cohort_min = 1"),
+            ("epsilon_lifetime = 0.0", "policy.epsilon_lifetime = 0"),
+            ("epsilon_per_run = inf", "policy.epsilon_per_run = inf"),
+            ("delta = 1.0", "policy.delta = 1"),
+            ("clip_max = -1.0", "policy.clip_max = -1"),
+            ("publishers = [\"mine\"]", "policy.publishers[0]"),
+            ("hours = \"22-6\"", "22:00-06:00"),
+            ("epsilon = 3.0", "epsilon"),
+        ] {
+            let problem = problem(rules);
+            assert!(problem.contains(named), "{rules}: {problem}");
+        }
     }
 
     #[test]

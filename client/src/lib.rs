@@ -25,6 +25,7 @@ pub mod config;
 pub mod join;
 mod keeping;
 pub mod learner;
+mod ledger;
 mod local;
 mod owed;
 pub mod policy;

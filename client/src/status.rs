@@ -48,6 +48,9 @@ pub struct Status {
     /// What the device believes of publishers; nothing when no root of trust is pinned.
     #[serde(default)]
     pub trust: Option<TrustStatus>,
+    /// What has been spent of the owner's privacy.
+    #[serde(default)]
+    pub privacy: Option<PrivacyStatus>,
     /// Updates that became part of a version since the start.
     pub updates_committed: u64,
     /// Updates that were refused since the start.
@@ -104,6 +107,44 @@ pub struct TrustStatus {
     pub stopped: bool,
     /// Why the newest plan of a task is not believed, in words.
     pub plans: BTreeMap<String, String>,
+}
+
+/// What the device's ledger says. The unit is the device: all its updates, replaced by zeros.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PrivacyStatus {
+    /// The probability of failure that each epsilon is stated at.
+    pub delta: f64,
+    /// What all runs together have spent; nothing when no number bounds it, since one had no noise that counts.
+    pub epsilon_spent: Option<f64>,
+    /// What the owner lets them spend in all.
+    pub epsilon_lifetime: Option<f64>,
+    /// What the owner lets one run spend.
+    pub epsilon_per_run: Option<f64>,
+    /// What of `epsilon_spent` is not known but assumed, since the state folder was restored from a backup.
+    pub epsilon_lost: f64,
+    /// How often it was restored while no lifetime budget bounded what may have been spent since the backup.
+    pub restores_unbounded: u32,
+    /// The latest runs.
+    pub runs: Vec<SpentStatus>,
+}
+
+/// What one run has spent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpentStatus {
+    /// The task.
+    pub task: String,
+    /// The run.
+    pub run: u32,
+    /// Rounds that have an update of this device in them, or may have.
+    pub rounds: u32,
+    /// How many of those are assumed, after a restore.
+    pub rounds_assumed: u32,
+    /// Who adds the noise, and how much.
+    pub noise: String,
+    /// What they have spent; nothing when the run has no noise that counts.
+    pub epsilon: Option<f64>,
+    /// When this was last written, in seconds since 1970.
+    pub written_unix_s: u64,
 }
 
 impl Status {

@@ -14,16 +14,17 @@ use std::thread;
 use bytes::Bytes;
 use starling_daemon::entropy;
 use starling_protocol::participant::{Answer, Figures, JobId, JobOrder, RUNS_MAX};
-use starling_spec::TaskPlan;
+use starling_spec::{DpMode, TaskPlan};
 use starling_store::Store;
 use starling_update::{Sealed, Version, rounding_key, seal_private, seal_with_feedback};
 use starling_wire::{
-    Address, Decline, DeviceId, Digest, ModelRef, Refusal, ReleaseRefusal, RoundKind, RunId, SecureMail,
+    Address, Decline, DeviceId, Digest, ModelRef, Refusal, ReleaseRefusal, RoundKind, RunId, SecureMail, UpdateReport,
 };
 use tokio::sync::mpsc;
 
 use crate::learner::{Job, LearnError, Learner, Trained, with_causes};
 use crate::owed::Owed;
+use crate::policy::Owner;
 use crate::receipts::Arrived;
 use crate::state::{Source, Unsaved};
 
@@ -32,6 +33,10 @@ const ORDERS_MAX: usize = 3 * RUNS_MAX + 1;
 
 /// The stack of the thread. Only touched pages cost memory.
 const STACK_BYTES: usize = 8 << 20;
+
+/// Whose noise is drawn here before an update is sealed. A plan that promises another one has it from somebody else, or not at all: it does
+/// not count as protection on this device. Who draws noise anew for an attempt has to have [`Owner::spend`] charge that attempt first.
+pub(crate) const NOISE_DRAWN_HERE: &[DpMode] = &[DpMode::Local];
 
 /// Something to compute.
 pub(crate) enum Order {
@@ -89,6 +94,7 @@ pub(crate) enum Report {
 /// The agent's end of the thread.
 pub(crate) struct Worker {
     learner: Arc<dyn Learner>,
+    owner: Arc<Owner>,
     orders: Option<SyncSender<Order>>,
     reports: mpsc::Sender<Report>,
     stops: BTreeMap<JobId, Arc<AtomicBool>>,
@@ -96,9 +102,9 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// No thread yet. Reports come on the receiver.
-    pub(crate) fn new(learner: Arc<dyn Learner>) -> (Self, mpsc::Receiver<Report>) {
+    pub(crate) fn new(learner: Arc<dyn Learner>, owner: Arc<Owner>) -> (Self, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel(ORDERS_MAX);
-        (Self { learner, orders: None, reports, stops: BTreeMap::new() }, receiver)
+        (Self { learner, owner, orders: None, reports, stops: BTreeMap::new() }, receiver)
     }
 
     /// Whether the thread has ever been needed.
@@ -127,11 +133,11 @@ impl Worker {
     pub(crate) fn submit(&mut self, order: Order) -> bool {
         if self.orders.is_none() {
             let (sender, receiver) = sync_channel(ORDERS_MAX);
-            let (learner, reports) = (Arc::clone(&self.learner), self.reports.clone());
+            let (learner, owner, reports) = (Arc::clone(&self.learner), Arc::clone(&self.owner), self.reports.clone());
             let spawned = thread::Builder::new()
                 .name("starling-worker".to_owned())
                 .stack_size(STACK_BYTES)
-                .spawn(move || serve(&receiver, &*learner, &reports));
+                .spawn(move || serve(&receiver, &*learner, &owner, &reports));
             match spawned {
                 Ok(_) => self.orders = Some(sender),
                 Err(error) => {
@@ -162,10 +168,10 @@ impl Drop for Worker {
     }
 }
 
-fn serve(orders: &Receiver<Order>, learner: &dyn Learner, reports: &mpsc::Sender<Report>) {
+fn serve(orders: &Receiver<Order>, learner: &dyn Learner, owner: &Owner, reports: &mpsc::Sender<Report>) {
     while let Ok(order) = orders.recv() {
         // Fails when the agent has gone, and then nobody wants the rest either.
-        if let Some(report) = carry_out(order, learner)
+        if let Some(report) = carry_out(order, learner, owner)
             && reports.blocking_send(report).is_err()
         {
             return;
@@ -173,7 +179,7 @@ fn serve(orders: &Receiver<Order>, learner: &dyn Learner, reports: &mpsc::Sender
     }
 }
 
-fn carry_out(order: Order, learner: &dyn Learner) -> Option<Report> {
+fn carry_out(order: Order, learner: &dyn Learner, owner: &Owner) -> Option<Report> {
     match order {
         Order::Rebuild { run, base, held, difference } => {
             let rebuilt = held.read().map_err(|error| error.to_string()).and_then(|held| {
@@ -185,7 +191,7 @@ fn carry_out(order: Order, learner: &dyn Learner) -> Option<Report> {
         Order::Work { order, device, model, owed, stop } => {
             let job = order.job;
             let training = order.start.kind == RoundKind::Train;
-            let worker = Work { order, device, model, owed, stop, learner };
+            let worker = Work { order, device, model, owed, stop, learner, owner };
             // A plan that makes the learner panic must not end the daemon: other runs go on.
             if training {
                 let trained = catch_unwind(AssertUnwindSafe(|| worker.train())).unwrap_or(Err(Decline::TrainingFailed));
@@ -222,16 +228,22 @@ struct Work<'a> {
     owed: Owed,
     stop: Arc<AtomicBool>,
     learner: &'a dyn Learner,
+    owner: &'a Owner,
 }
 
 impl Work<'_> {
     fn train(&self) -> Result<Report, Decline> {
         let (job, base) = self.prepare()?;
-        let trained = self.learner.train(&job, base, &self.stop).map_err(|error| self.declined(&error))?;
+        let mut trained = self.learner.train(&job, base, &self.stop).map_err(|error| self.declined(&error))?;
+        self.owner.spend(&job.plan, &job.address, self.order.start.base.digest)?;
         let id = self.order.job;
         if job.plan.is_secure() {
             let Address { run, round, .. } = job.address;
             return Ok(Report::ToMask { job: id, run, round, trained: Box::new(trained) });
+        }
+        if !self.owner.lets_metrics_out(&job.plan) {
+            // No steps: nothing is said of the loss either.
+            trained.report = UpdateReport { train_loss: 0.0, steps: 0, ..trained.report };
         }
         Ok(Report::Trained { job: id, result: Ok(self.seal(&job, &trained)?) })
     }

@@ -15,6 +15,7 @@ use crate::audit::{AuditAsk, Field};
 use crate::erasure::{Erasure, Forgetting};
 use crate::event::{AdminReply, Staged};
 use crate::kept::KeptVersion;
+use crate::ledger::{Balance, Ledger};
 use crate::publish::Publication;
 use crate::records::{AnswerRecord, RoundRecord, RunRecord};
 use crate::staging::Reservation;
@@ -37,6 +38,21 @@ pub(crate) struct Loaded {
     pub(crate) attempt_first: u16,
     /// What publishers signed of the plan; empty where nobody did.
     pub(crate) bundle: Bytes,
+    /// What is left of the run's privacy budget, where it has noise.
+    pub(crate) budget: Option<Box<Budget>>,
+}
+
+/// What a run has spent and may still spend.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget {
+    pub(crate) balance: Balance,
+    pub(crate) rounds_left: u32,
+}
+
+impl Budget {
+    pub(super) fn of(ledger: &Ledger) -> Box<Self> {
+        Box::new(Self { balance: ledger.balance(), rounds_left: ledger.rounds_left() })
+    }
 }
 
 /// What there is to do.

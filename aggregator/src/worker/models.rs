@@ -13,10 +13,11 @@ use starling_trust::Subject;
 use starling_update::{Fold, NoisyMean, Numerics, SecureSums, Version, difference, norm_max};
 use starling_wire::{Address, Digest};
 
-use super::{Loaded, Model, NewRun, State};
+use super::{Budget, Loaded, Model, NewRun, State};
 use crate::bundles;
 use crate::export;
 use crate::kept::{self, KeptVersion};
+use crate::ledger::Ledger;
 use crate::records::{self, RoundRecord, RunRecord};
 
 impl State {
@@ -63,6 +64,8 @@ impl State {
         let given = weights.is_some();
         drop(weights);
         let version = Version::publish(record.version, master, plan.update.down)?;
+        let mut batch = Batch::new();
+        let ledger = Ledger::open(&self.store, &mut batch, record.run, &plan)?;
         if record.master_blob.is_empty() {
             self.store_version(&mut record, &version)?;
             if let Some(who) = starter {
@@ -70,7 +73,6 @@ impl State {
                 let about = About { run: Some(record.run.0), digest, ..About::default() };
                 self.audit.record(Entry::done(who, Action::RunStarted, about), None);
             }
-            let mut batch = Batch::new();
             if given {
                 // No seed brings them back.
                 let master_blob = record.master_blob.clone();
@@ -80,7 +82,10 @@ impl State {
             self.write(batch, &record, None, false)?;
         } else if record.version_blob != version.digest().to_string() {
             return Err("the stored model does not encode to the version that was published".into());
+        } else if !batch.is_empty() {
+            self.store.commit(batch)?;
         }
+        let budget = ledger.as_ref().map(Budget::of);
         let reference = version.reference();
         let attempt_first = attempt_first(self.store.era()?);
         let tensors = manifest.tensors.len();
@@ -95,10 +100,19 @@ impl State {
             tensors,
             attempt_first,
             bundle,
+            budget,
         };
         let whole = (reference.codec, reference.digest, version.encoded().clone());
         self.shelf.put(loaded.record.run, whole, None, &loaded.record.tags);
-        let model = Model { loaded: loaded.clone(), version, fold: None, summing: None, loss_sum: 0.0 };
+        let model = Model {
+            loaded: loaded.clone(),
+            version,
+            ledger,
+            fold: None,
+            summing: None,
+            loss_sum: 0.0,
+            loss_weight: 0.0,
+        };
         self.models.insert(loaded.record.run, model);
         Ok(loaded)
     }
@@ -143,11 +157,18 @@ impl State {
             let fold = fold.as_ref().ok_or("nothing was folded")?;
             round.weight = fold.weight_sum();
             round.contributors = u32::try_from(fold.contributors().len()).unwrap_or(u32::MAX);
-            round.train_loss = model.loss_sum / (round.weight as f64).max(1.0);
+            // Not a number where nobody says it.
+            round.train_loss = model.loss_sum / model.loss_weight;
         }
-        model.loss_sum = 0.0;
+        (model.loss_sum, model.loss_weight) = (0.0, 0.0);
 
         let plan = Arc::clone(&model.loaded.plan);
+        let mut batch = Batch::new();
+        if let Some(ledger) = &mut model.ledger {
+            // With the version's record, and so before anybody can see it.
+            ledger.charge(&mut batch, &address)?;
+            model.loaded.budget = Some(Budget::of(ledger));
+        }
         let old = (model.version.digest(), model.version.encoded().clone());
         let number = model.version.number() + 1;
         let mut master = model.version.into_master();
@@ -177,7 +198,6 @@ impl State {
         round.wall_s = started.elapsed().as_secs_f64();
         self.audit.committed(&address, number, version.digest(), round.weight);
         let record = model.loaded.record.clone();
-        let mut batch = Batch::new();
         let dropped = self.keep_version(&record, round.round, &mut batch)?;
         self.write(batch, &record, Some(&round), true)?;
         round.wall_s = started.elapsed().as_secs_f64();

@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use starling_audit::Contribution;
 use starling_net::Certified;
 use starling_protocol::run::Stage;
+use starling_store::Batch;
 use starling_update::{SecureRound, SecureSums, Summed};
 use starling_wire::{Address, BlobHeader, DeviceId, Digest, Refusal, SecureLetter, SecureMail};
 
-use super::{Model, State};
+use super::{Budget, Model, State};
+use crate::ledger::LedgerError;
 
 /// An attempt under way.
 pub(super) struct Summing {
@@ -112,6 +114,19 @@ impl State {
             Ok((members, letters)) => Closed { address, members: Ok(members), letters },
             Err(refusal) => Closed { address, members: Err(refusal), letters: Vec::new() },
         }
+    }
+
+    /// Where the devices' own noise is all that protects the sum, the aggregator sees it as soon as the masks are off: that is charged,
+    /// durably, before anybody is asked to help with it.
+    pub(super) fn charge_unmasking(&mut self, address: &Address, stage: Stage) -> Result<(), LedgerError> {
+        let Some(model) = self.models.get_mut(&address.run).filter(|_| stage == Stage::Confirm) else { return Ok(()) };
+        let Some(ledger) = model.ledger.as_mut().filter(|ledger| ledger.is_released_by_unmasking()) else {
+            return Ok(());
+        };
+        let mut batch = Batch::new();
+        ledger.charge(&mut batch, address)?;
+        model.loaded.budget = Some(Budget::of(ledger));
+        Ok(self.store.commit(batch)?)
     }
 
     /// What the open stage asks of a device that is back.

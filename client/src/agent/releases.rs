@@ -74,6 +74,7 @@ impl Agent {
 
     /// A plan is announced. What publishers signed of it is judged before any round of it.
     pub(super) fn judge_plan(&mut self, announced: &RunPlan) {
+        self.owner.take_plan(announced);
         if let Some(trust) = &self.trust
             && self.tasks.contains(&announced.name)
         {

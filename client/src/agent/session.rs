@@ -185,6 +185,7 @@ impl Agent {
                 }
                 Action::Upload(address, sealed) => {
                     self.wants.sent(&address, sealed.header(&address).digest);
+                    self.owner.move_bytes(sealed.bytes().len() as u64);
                     let link = wires.link.clone();
                     wires.transfers.spawn(upload(link, address, sealed));
                     None
@@ -344,6 +345,7 @@ impl Agent {
         };
         match admitted {
             Ok((kept, length_max)) => {
+                self.owner.move_bytes(blob.header().length.saturating_sub(blob.header().offset));
                 transfers.spawn(async move {
                     let (header, result) = receive(blob, kept, length_max).await;
                     Transfer::In(header, result)

@@ -114,7 +114,7 @@ fn job() -> JobId {
     use starling_protocol::participant::{Action, Consent, Participant};
     struct Yes;
     impl Consent for Yes {
-        fn consent(&self, _: &TaskPlan, _: RoundKind) -> Result<(), Decline> {
+        fn consent(&self, _: &TaskPlan, _: &RoundStart) -> Result<(), Decline> {
             Ok(())
         }
     }
@@ -211,7 +211,7 @@ fn devices_with_certificates_give_their_sum_and_nothing_else() {
     let summed = aggregator.round.summed(&sums).expect("a sum").expect("a mean");
     assert_eq!((summed.weight, summed.within_clip), (400, 4));
     for value in summed.mean {
-        assert!((value - 0.5).abs() < 4.0 * sums.numerics().scale() as f32, "{value}");
+        assert!((f64::from(value) - 0.5).abs() < 4.0 * sums.numerics().scale(), "{value}");
     }
 }
 

@@ -7,8 +7,9 @@
 //! | --- | --- | --- |
 //! | [`pld`] | the distribution of the privacy loss, by Fourier transform | within its grid, an upper bound |
 //! | [`rdp`] | Rényi divergences at a fixed list of orders | some per cent above; no transform, any number of steps |
+//! | [`gaussian`] | releases that were not sampled, in closed form | exact; a past is one number, for ledgers |
 //!
-//! Both are upper bounds. [`spent`] asks them about a run's rounds. [`noise`] is what they account for, on integers and exact; where its
+//! All are upper bounds. [`spent`] asks them about a run's rounds. [`noise`] is what they account for, on integers and exact; where its
 //! words come from is the caller's business.
 //!
 //! What this crate is not: it keeps no ledger. It reads no clock, entropy, file or socket (invariant 7).
@@ -26,9 +27,10 @@
 pub mod accountant;
 mod logarithm;
 pub mod noise;
+pub mod statement;
 mod transform;
 
 pub use accountant::{
-    Accountant, Charge, Mechanism, PrivacyError, SampledGaussian, Sampling, Statement, Tree, noise_multiplier, pld,
-    rdp, rounds_within, spent,
+    Accountant, Charge, Mechanism, PrivacyError, SampledGaussian, Sampling, Statement, Tree, gaussian,
+    noise_multiplier, pld, rdp, rounds_within, spent,
 };

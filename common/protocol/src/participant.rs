@@ -204,7 +204,7 @@ impl Participant {
         if run.task != address.task || !known {
             return Err(Decline::PlanNotUnderstood);
         }
-        self.consent.consent(&plan, start.kind)?;
+        self.consent.consent(&plan, start)?;
         let training = start.kind == RoundKind::Train;
         if training && address.round <= run.committed_round {
             return Err(Decline::Busy);

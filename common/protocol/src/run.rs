@@ -104,6 +104,8 @@ pub struct RunMachine {
     rounds_committed: u32,
     attempt: u16,
     attempt_first: u16,
+    /// Rounds after which its privacy budget is gone.
+    budget_rounds: Option<u32>,
     phase: Phase,
     actions: VecDeque<Action>,
     /// How many committed rounds each device is in, and the last of them, where turns are limited.
@@ -120,6 +122,7 @@ impl RunMachine {
             rounds_committed: progress.rounds_committed,
             attempt: progress.attempt.max(progress.attempt_first).max(1),
             attempt_first: progress.attempt_first.max(1),
+            budget_rounds: None,
             phase,
             actions: VecDeque::new(),
             turns: BTreeMap::new(),
@@ -320,7 +323,7 @@ impl RunMachine {
         self.rounds_committed += 1;
         let federation = &self.settings.federation;
         let every = federation.evaluate_every;
-        let last = self.rounds_committed >= federation.rounds || target_reached;
+        let last = self.rounds_committed >= federation.rounds || target_reached || self.is_budget_gone();
         let evaluate = every > 0 && (self.rounds_committed.is_multiple_of(every) || last);
         if evaluate && !self.available.is_empty() {
             // Nothing hangs on it: who answers in time is counted.
@@ -330,12 +333,18 @@ impl RunMachine {
         }
         self.attempt = if evaluate { self.attempt } else { self.attempt_first };
         if last && !matches!(self.phase, Phase::Asking(..)) {
-            self.finish(if target_reached { Finish::Target } else { Finish::Rounds });
+            self.finish(if target_reached { Finish::Target } else { self.finish_of_rounds() });
         } else if target_reached {
             // The evaluation under way is the run's last act.
             self.settings.federation.rounds = self.rounds_committed;
         }
         self.advance(now_ms);
+    }
+
+    /// The run's privacy budget lasts for `rounds_left` commits more, the one under way included: with the last of them the run is over,
+    /// and no round begins that there is none left for. Each call replaces what was said before.
+    pub fn limit_rounds(&mut self, rounds_left: u32) {
+        self.budget_rounds = Some(self.rounds_committed.saturating_add(rounds_left));
     }
 
     /// Time has passed.

@@ -12,7 +12,7 @@
 
 use starling_wire::Digest;
 
-use crate::key::{KeyId, SigningKey};
+use crate::key::{KeyId, PublicKey, SigningKey};
 use crate::limits::{BODY_BYTES_MAX, DOCUMENT_BYTES_MAX, PREFIX_BYTES, SIGNATURE_BYTES, SIGNATURES_MAX};
 use crate::refused::{Refused, within};
 use crate::root::{Quorum, Root};
@@ -171,6 +171,12 @@ impl Document {
             have += 1;
         }
         Ok(have)
+    }
+
+    /// Whether `key` has signed, whatever any root says of it.
+    pub fn is_signed_by(&self, key: &PublicKey) -> bool {
+        let index = self.signatures.binary_search_by_key(&key.id(), |present| present.key);
+        index.is_ok_and(|index| key.verifies(&self.message(), &self.signatures[index].bytes))
     }
 
     /// Whether enough keys of `quorum` have signed.

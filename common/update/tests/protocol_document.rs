@@ -6,8 +6,8 @@ use std::path::Path;
 use starling_spec::CodecSpec;
 use starling_update::{Version, difference, seal};
 use starling_wire::{
-    Address, BlobHeader, BlobKind, CodecId, Decline, DeviceId, Digest, Distrust, Hello, ModelRef, Refusal, RoundKind,
-    RoundStart, RunId, TaskId, ToAggregator, ToClient, UpdateReport, Verdict, Welcome, encode,
+    Address, BlobHeader, BlobKind, CodecId, Decline, DeviceId, Digest, Distrust, Hello, ModelRef, PolicyRule, Refusal,
+    RoundKind, RoundStart, RunId, TaskId, ToAggregator, ToClient, UpdateReport, Verdict, Welcome, encode,
 };
 
 fn document() -> String {
@@ -88,23 +88,41 @@ fn the_examples_of_the_protocol_document_are_what_is_sent() {
     assert_eq!(examples, expected);
 }
 
-#[test]
-fn the_protocol_document_lists_every_reason_of_distrust() {
+/// The rows of a table of reasons, and what the code says that they are. `decline` is how a reason travels.
+fn reasons<R: Copy>(
+    section: &str,
+    all: &[R],
+    decline: impl Fn(R) -> Decline,
+    row: impl Fn(R) -> (u16, &'static str, &'static str),
+) {
     let document = document();
-    let section = document.split("\n### Signed releases and plans").nth(1).expect("a section");
-    let section = section.split("\n## ").next().expect("what comes before the next");
-    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| ") && line.contains("| `")).collect();
+    let section = document.split(&format!("\n### {section}")).nth(1).expect("a section");
+    let section = section.split("\n## ").next().and_then(|section| section.split("\n### ").next());
+    let rows: Vec<&str> =
+        section.expect("text").lines().filter(|line| line.starts_with("| ") && line.contains("| `")).collect();
     let expected: Vec<String> = (0..)
-        .zip(Distrust::ALL)
+        .zip(all)
         .map(|(position, reason): (u32, _)| {
             let address = Address { task: TaskId([7; 16]), run: RunId(1), round: 1, attempt: 1 };
-            let message = ToAggregator::Decline(address, Decline::Untrusted(*reason));
-            let body = encode(&message).expect("a message");
+            let body = encode(&ToAggregator::Decline(address, decline(*reason))).expect("a message");
             assert_eq!(body[body.len() - 4..], position.to_le_bytes(), "a frame names a reason by its position");
-            format!("| {} | {position} | `{}` | {} |", reason.code(), reason.name(), reason.text())
+            let (code, name, text) = row(*reason);
+            format!("| {code} | {position} | `{name}` | {text} |")
         })
         .collect();
     assert_eq!(rows, expected);
+}
+
+#[test]
+fn the_protocol_document_lists_every_reason_of_distrust() {
+    let row = |reason: Distrust| (reason.code(), reason.name(), reason.text());
+    reasons("Signed releases and plans", Distrust::ALL, Decline::Untrusted, row);
+}
+
+#[test]
+fn the_protocol_document_lists_every_rule_of_a_policy() {
+    let row = |rule: PolicyRule| (rule.code(), rule.name(), rule.text());
+    reasons("Rules of a policy", PolicyRule::ALL, Decline::Policy, row);
 }
 
 #[test]

@@ -5,32 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal;)*) => {
-        /// Why a release or a plan is not believed.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[repr(u16)]
-        #[non_exhaustive]
-        pub enum Distrust { $($(#[$doc])* $name = $code),* }
-
-        impl Distrust {
-            /// Every reason there is, in the order of their positions.
-            pub const ALL: &[Distrust] = &[$(Distrust::$name),*];
-
-            /// What is wrong and what to do, in words for the operator.
-            pub fn text(self) -> &'static str {
-                match self { $(Distrust::$name => $text),* }
-            }
-
-            /// The stable name.
-            pub fn name(self) -> &'static str {
-                match self { $(Distrust::$name => stringify!($name)),* }
-            }
-        }
-    };
-}
-
 reasons! {
+    /// Why a release or a plan is not believed.
+    Distrust:
     /// Nothing signed came along.
     Unsigned = 200, "it is not signed, and the device has pinned a root of trust; publish it with --bundle";
     /// More bytes than any such thing may have.
@@ -73,13 +50,6 @@ reasons! {
     NotHeld = 219, "the device has not verified it, or has verified a newer one since";
     /// What was offered is not what the statement says.
     NotAsSigned = 220, "version, length or digest are announced otherwise than they were signed";
-}
-
-impl Distrust {
-    /// The stable number.
-    pub fn code(self) -> u16 {
-        self as u16
-    }
 }
 
 impl fmt::Display for Distrust {

@@ -5,6 +5,9 @@
 //! that is decoded here: a length that a peer declares is compared with its limit before anything is allocated.
 //! `docs/PROTOCOL.md` draws the bytes.
 
+#[macro_use]
+mod reasons;
+
 pub mod blob;
 pub mod distrust;
 pub mod enrol;
@@ -13,6 +16,7 @@ pub mod ids;
 pub mod join_string;
 pub mod limits;
 pub mod message;
+pub mod policy;
 pub mod reader;
 pub mod refusal;
 pub mod release;
@@ -28,6 +32,7 @@ pub use message::{
     Available, Decline, Evaluation, Fetch, Hello, ModelRef, Receipt, RoundKind, RoundStart, RunPlan, Statistics,
     ToAggregator, ToClient, UpdateReport, ValueRange, Verdict, WantReceipt, Welcome,
 };
+pub use policy::PolicyRule;
 pub use reader::{Malformed, Reader};
 pub use refusal::Refusal;
 pub use release::{OfferedRelease, RELEASE_RUN, ReleaseOffer, ReleaseRefusal, ReleaseReport, Standing};

@@ -7,6 +7,7 @@ use crate::blob::CodecId;
 use crate::distrust::Distrust;
 use crate::enrol::{Credential, RenewRequest};
 use crate::ids::{Address, DeviceId, Digest, RunId, TaskId};
+use crate::policy::PolicyRule;
 use crate::refusal::Refusal;
 use crate::release::{OfferedRelease, ReleaseReport};
 use crate::secure::{SecureMail, SecurePart};
@@ -171,8 +172,8 @@ pub struct RoundStart {
 pub enum Decline {
     /// The device has no data for the task.
     NoData,
-    /// The owner's policy forbids it.
-    Policy,
+    /// The owner's policy forbids it, by this rule.
+    Policy(PolicyRule),
     /// The device is busy with another round.
     Busy,
     /// The plan cannot be carried out here.
@@ -192,7 +193,7 @@ impl Decline {
     pub fn text(self) -> &'static str {
         match self {
             Decline::NoData => "the device has no data for the task",
-            Decline::Policy => "the device's owner has bound no task of this name",
+            Decline::Policy(rule) => rule.text(),
             Decline::Busy => "the device is busy with another round",
             Decline::PlanNotUnderstood => "the device's software cannot carry out the plan",
             Decline::ModelUnavailable => "the model could not be fetched or decoded",
@@ -223,8 +224,15 @@ pub struct UpdateReport {
     pub weight: u32,
     /// Mean training loss over the local steps.
     pub train_loss: f32,
-    /// Local steps taken.
+    /// Local steps taken; 0 where the device's owner lets neither loss nor steps leave.
     pub steps: u32,
+}
+
+impl UpdateReport {
+    /// Whether the loss means anything.
+    pub fn says_loss(&self) -> bool {
+        self.steps > 0
+    }
 }
 
 /// The figures of a federated evaluation.

@@ -3,9 +3,9 @@
 
 use starling_wire::{
     Address, Available, BLOB_HEADER_BYTES, BlobHeader, BlobKind, CodecId, Credential, Decline, DeviceId, Digest,
-    Distrust, Evaluation, Fetch, Hello, ModelRef, OfferedRelease, PublicKey, Receipt, Refusal, ReleaseOffer,
-    RenewRequest, RoundKind, RoundStart, RunId, RunPlan, Statistics, TaskId, ToAggregator, ToClient, ValueRange,
-    Verdict, WantReceipt, Welcome, decode, encode,
+    Distrust, Evaluation, Fetch, Hello, ModelRef, OfferedRelease, PolicyRule, PublicKey, Receipt, Refusal,
+    ReleaseOffer, RenewRequest, RoundKind, RoundStart, RunId, RunPlan, Statistics, TaskId, ToAggregator, ToClient,
+    ValueRange, Verdict, WantReceipt, Welcome, decode, encode,
 };
 
 const ROUNDS: usize = 500_000;
@@ -48,7 +48,7 @@ fn to_aggregator() -> Vec<ToAggregator> {
         ToAggregator::Hello(hello),
         ToAggregator::Available(Available { tasks: vec!["digits".into(), "steps".into()] }),
         ToAggregator::Accept(address()),
-        ToAggregator::Decline(address(), Decline::Policy),
+        ToAggregator::Decline(address(), Decline::Policy(PolicyRule::Hours)),
         ToAggregator::Decline(address(), Decline::Untrusted(Distrust::Rollback)),
         ToAggregator::Fetch(fetch),
         ToAggregator::Evaluation(Evaluation { address: address(), examples: 90, correct: 80, loss_sum: 31.5 }),

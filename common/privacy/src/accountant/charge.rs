@@ -3,7 +3,7 @@
 use starling_spec::{DpMechanism, DpMode, Participation, PrivacyPlan};
 
 use super::tree::Tree;
-use super::{Accountant, PrivacyError, SampledGaussian, pld, rdp};
+use super::{Accountant, PrivacyError, SampledGaussian, gaussian, pld, rdp};
 
 /// How the noise of a run's rounds is drawn and who is in them, as far as their price depends on it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -127,6 +127,10 @@ pub fn spent(charge: &Charge, rounds: u32) -> Result<f64, PrivacyError> {
     }
     if charge.noise_multiplier == 0.0 {
         return Ok(f64::INFINITY);
+    }
+    if charge.sampling == Sampling::Any {
+        // Exact, and as cheap for any number of rounds.
+        return gaussian::epsilon(gaussian::loss_squared(charge, rounds), charge.delta);
     }
     let steps = match (charge.mechanism, charge.sampling) {
         (Mechanism::Tree { participations_max, separation_min }, _) => {

@@ -2,6 +2,7 @@
 
 mod calibrate;
 pub mod charge;
+pub mod gaussian;
 pub mod pld;
 pub mod rdp;
 mod tree;

@@ -4,20 +4,18 @@ use std::sync::Arc;
 
 use starling_spec::TaskPlan;
 use starling_update::Sealed;
-use starling_wire::{
-    Address, Decline, Fetch, ModelRef, RoundKind, RoundStart, RunId, SecureLetter, ToAggregator, ValueRange,
-};
+use starling_wire::{Address, Decline, Fetch, ModelRef, RoundStart, RunId, SecureLetter, ToAggregator, ValueRange};
 
 #[cfg(doc)]
 use super::Participant;
 
 /// What the device's owner allows (invariant 13). It is asked before any work is done.
 pub trait Consent: Send {
-    /// Whether the device takes part in a round of this kind.
+    /// Whether the device takes part in this round. A later attempt at it asks again.
     ///
     /// # Errors
     /// The reason that the aggregator is told.
-    fn consent(&self, plan: &TaskPlan, kind: RoundKind) -> Result<(), Decline>;
+    fn consent(&self, plan: &TaskPlan, start: &RoundStart) -> Result<(), Decline>;
 }
 
 /// Names a job of this participant.

@@ -4,7 +4,7 @@ mod secure;
 
 use starling_spec::TaskFile;
 use starling_update::seal;
-use starling_wire::{CodecId, UpdateReport};
+use starling_wire::{CodecId, PolicyRule, UpdateReport};
 
 use super::*;
 
@@ -13,7 +13,7 @@ const DEADLINE_MS: u64 = 10_000;
 struct AllowAll;
 
 impl Consent for AllowAll {
-    fn consent(&self, _: &TaskPlan, _: RoundKind) -> Result<(), Decline> {
+    fn consent(&self, _: &TaskPlan, _: &RoundStart) -> Result<(), Decline> {
         Ok(())
     }
 }
@@ -21,8 +21,8 @@ impl Consent for AllowAll {
 struct Forbid;
 
 impl Consent for Forbid {
-    fn consent(&self, _: &TaskPlan, _: RoundKind) -> Result<(), Decline> {
-        Err(Decline::Policy)
+    fn consent(&self, _: &TaskPlan, _: &RoundStart) -> Result<(), Decline> {
+        Err(Decline::Policy(PolicyRule::Task))
     }
 }
 
@@ -175,7 +175,7 @@ fn inv13_a_forbidden_round_is_declined_before_any_work() {
     participant.handle_connected(1);
     participant.handle_plan(&run_plan(1), None);
     participant.handle_round_start(&start(1, 1, 0), 0);
-    assert_eq!(drain(&mut participant), [Did::Decline(1, Decline::Policy)]);
+    assert_eq!(drain(&mut participant), [Did::Decline(1, Decline::Policy(PolicyRule::Task))]);
     assert!(participant.is_idle());
 }
 

@@ -91,4 +91,6 @@ pub enum Finish {
     Target,
     /// The operator stopped it.
     Stopped,
+    /// Another round would spend more of its devices' privacy than the task allows.
+    Budget,
 }

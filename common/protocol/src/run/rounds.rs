@@ -32,6 +32,9 @@ impl RunMachine {
     }
 
     pub(super) fn advance(&mut self, now_ms: u64) {
+        if matches!(self.phase, Phase::Waiting { .. }) && self.is_budget_gone() {
+            return self.finish(self.finish_of_rounds());
+        }
         match &mut self.phase {
             Phase::Waiting { not_before_ms, failures } => {
                 let (ready, failures) = (*not_before_ms <= now_ms, *failures);
@@ -61,6 +64,17 @@ impl RunMachine {
             Phase::Summing(_) => self.advance_sum(now_ms),
             Phase::Committing(_) | Phase::Finished => {}
         }
+    }
+
+    /// Whether another round would spend more privacy than there is.
+    pub(super) fn is_budget_gone(&self) -> bool {
+        self.budget_rounds.is_some_and(|most| self.rounds_committed >= most)
+    }
+
+    /// Why there are no more rounds.
+    pub(super) fn finish_of_rounds(&self) -> Finish {
+        let planned = self.rounds_committed >= self.settings.federation.rounds;
+        if self.is_budget_gone() && !planned { Finish::Budget } else { Finish::Rounds }
     }
 
     fn begin(&mut self, now_ms: u64, failures: u32) {

@@ -108,6 +108,35 @@ fn inv2_a_second_update_of_a_device_is_a_duplicate() {
     assert_eq!(run.handle_update(1, device(1), &stale), Err(Refusal::StaleAttempt));
 }
 
+/// Two devices commit the round under way; the driver then says how many rounds the budget has left.
+fn commit_and_limit(run: &mut RunMachine, rounds_left: u32) -> Vec<Action> {
+    let address = run.address();
+    (0..2).for_each(|index| run.handle_update(1, device(index), &address).expect("admitted"));
+    assert!(committed(&actions(run)).is_some());
+    run.limit_rounds(rounds_left + 1);
+    run.handle_committed(2, false);
+    actions(run)
+}
+
+#[test]
+fn a_run_is_over_when_its_privacy_budget_is_and_begins_no_round_without() {
+    let settings = |federation: &mut FederationSection| {
+        federation.devices_min = 2;
+        federation.rounds = 5;
+    };
+    let mut run = machine(settings);
+    run.limit_rounds(2);
+    (0..2).for_each(|index| run.handle_available(0, device(index)));
+    actions(&mut run);
+    assert_eq!(started(&commit_and_limit(&mut run, 1)).len(), 2, "one is left");
+    assert_eq!(commit_and_limit(&mut run, 0), [Action::Finished(Finish::Budget)]);
+    // After a restart nothing begins either, not even once for want of devices.
+    let mut again = machine(settings);
+    again.limit_rounds(0);
+    again.handle_all_available(0, []);
+    assert_eq!(actions(&mut again), [Action::Finished(Finish::Budget)]);
+}
+
 #[test]
 fn a_device_that_vanishes_costs_seconds_and_no_round() {
     let mut run = machine(|federation| federation.devices_min = 3);

@@ -1,0 +1,251 @@
+//! What a plan's privacy is, in words: who can see what, under which adversary, what it costs, and what is not protected. Every sentence
+//! follows from a switch of the plan, so that it changes when the switch does.
+
+use std::fmt;
+
+use serde::Serialize;
+use starling_spec::{DpMode, PrivacyPlan, Weights};
+
+use crate::accountant::{Charge, Statement, rounds_within, spent};
+
+/// The sentences, by what they are about.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Words {
+    /// Who can see what.
+    pub sees: Vec<String>,
+    /// Which noise there is, and against whom it helps.
+    pub noise: Vec<String>,
+    /// What is spent and left, and what the figures mean.
+    pub epsilon: Vec<String>,
+    /// What nothing protects from.
+    pub not_protected: Vec<String>,
+}
+
+/// The words for a plan of which `rounds_spent` rounds are spent; `privacy` is what the plan says, and nothing where it says nothing.
+pub fn words(privacy: Option<&PrivacyPlan>, rounds_spent: u32) -> Words {
+    let (noise, epsilon) = noise(privacy, rounds_spent);
+    Words { sees: sees(privacy), noise, epsilon, not_protected: not_protected(privacy) }
+}
+
+fn is_secure(privacy: Option<&PrivacyPlan>) -> bool {
+    privacy.is_some_and(|privacy| privacy.asked.secure_aggregation)
+}
+
+fn sees(privacy: Option<&PrivacyPlan>) -> Vec<String> {
+    let mut lines = match privacy {
+        Some(privacy) if privacy.asked.secure_aggregation => {
+            let asked = &privacy.asked;
+            let weights = match asked.weights {
+                Weights::Uniform => "every device counts the same",
+                Weights::Examples => "how many examples a device has stays inside the sum",
+            };
+            let mut lines = vec![
+                format!(
+                    "The aggregator sees sums over at least {} devices and no device's own update, also when it does not keep to the \
+                     protocol, as long as at most {} of a cohort's devices work with it; {weights}.",
+                    asked.cohort_min,
+                    percent(asked.corrupt)
+                ),
+                "It sees who takes part, who drops out and when, and how many bytes move.".to_owned(),
+            ];
+            if asked.subset < 1.0 {
+                lines.push(format!("A round's sum holds {} of the parameters, drawn anew each round.", percent(asked.subset)));
+            }
+            lines
+        }
+        _ => vec![
+            "The aggregator sees each device's update by itself, and with it the number of examples, the training loss and the local \
+             steps, where the device's owner lets those out."
+                .to_owned(),
+        ],
+    };
+    if let Some(clip) = privacy.and_then(|privacy| privacy.asked.clip()) {
+        lines.push(format!("No update is longer than {clip} (L2, in units of the parameters)."));
+    }
+    lines.push("Devices see the model versions; who watches the network sees sizes and times.".to_owned());
+    lines
+}
+
+fn noise(privacy: Option<&PrivacyPlan>, rounds_spent: u32) -> (Vec<String>, Vec<String>) {
+    let found = privacy.and_then(|privacy| Some((privacy, privacy.asked.dp.as_ref()?, Charge::of(privacy)?)));
+    let Some((privacy, dp, charge)) = found else {
+        let what = if is_secure(privacy) { "sums" } else { "updates" };
+        let none = format!(
+            "No noise is added: nothing limits what the {what} and the model versions give away about a device."
+        );
+        return (vec![none], vec!["No epsilon holds.".to_owned()]);
+    };
+    let who = match (dp.mode, privacy.asked.secure_aggregation) {
+        (DpMode::Local, _) => {
+            "Each device adds all of the noise to its own update: it protects from the aggregator as well."
+        }
+        (DpMode::Distributed, _) => {
+            "Each device adds a share of the noise inside the secure sum: the aggregator sees the sum with its noise only, as long as no \
+             more devices drop out or work with it than the plan assumes."
+        }
+        (_, true) => {
+            "The aggregator adds the noise to the sum: it sees the sum without it, and has to be trusted to add it and to forget."
+        }
+        (_, false) => {
+            "The aggregator adds the noise to the sum: it sees each update without it, and has to be trusted to add it and to forget."
+        }
+    };
+    let on = if dp.mode == DpMode::Local { "each update" } else { "a round's sum" };
+    let amount = format!("Its standard deviation on {on} is {} clipping norms.", dp.noise_multiplier);
+    let figure = |rounds: u32| spent(&charge, rounds).unwrap_or(f64::INFINITY);
+    let planned = privacy.rounds;
+    let mut epsilon = vec![
+        format!("Spent in {rounds_spent} rounds: epsilon {:.4} at delta {:e}.", figure(rounds_spent), dp.delta),
+        format!("All {planned} rounds of the run: epsilon {:.4}.", figure(planned)),
+    ];
+    match dp.epsilon_max {
+        Some(most) => {
+            let lasts = rounds_within(&charge, most, planned).unwrap_or(0);
+            let left = (most - figure(rounds_spent)).max(0.0);
+            epsilon.push(format!("Left of the run's epsilon_max of {most}: {left:.4}; it lasts for {lasts} of the rounds, and the run stops there."));
+        }
+        None => epsilon.push("No budget stops the run (epsilon_max is not set).".to_owned()),
+    }
+    let Statement { unit, neighbours, sampling, adversary } = charge.statement();
+    epsilon.push(format!("Unit: {unit}. Neighbours: {neighbours}. Sampling: {sampling}. Adversary: {adversary}."));
+    (vec![who.to_owned(), amount], epsilon)
+}
+
+fn not_protected(privacy: Option<&PrivacyPlan>) -> Vec<String> {
+    let mut lines = Vec::new();
+    if is_secure(privacy) {
+        lines.push(
+            "No witnesses watch who is enrolled: the operator could stuff the cohort with devices of his own and see what is left of the sum."
+                .to_owned(),
+        );
+        lines.push("Sums of nearly the same devices can be compared from round to round.".to_owned());
+        lines.push(
+            "A device inside a sum may send any update up to the clipping norm: nobody can look at it.".to_owned(),
+        );
+    } else {
+        lines.push(
+            "Whoever reads the aggregator's memory reads updates, and can reconstruct training examples from them."
+                .to_owned(),
+        );
+    }
+    let against_models = match privacy.and_then(|privacy| privacy.asked.dp.as_ref()) {
+        Some(_) => {
+            "A model version that is made to leak is answered with noise, and with nothing else unless plans are signed."
+        }
+        None => "A model version can be made so that updates from it, and sums of them, give examples away.",
+    };
+    lines.push(against_models.to_owned());
+    lines
+}
+
+fn percent(share: f64) -> String {
+    format!("{} %", (share * 1000.0).round() / 10.0)
+}
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            ("Who can see what", &self.sees),
+            ("Noise", &self.noise),
+            ("Epsilon", &self.epsilon),
+            ("Not protected", &self.not_protected),
+        ];
+        for (index, (title, lines)) in parts.into_iter().enumerate() {
+            writeln!(f, "{}{title}", if index == 0 { "" } else { "\n" })?;
+            lines.iter().try_for_each(|line| writeln!(f, "  - {line}"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use starling_spec::{TaskFile, TaskPlan};
+
+    use super::*;
+
+    fn text(privacy: &str, rounds_spent: u32) -> String {
+        let task = format!(
+            r#"
+            name = "digits"
+            kind = "classification"
+            [data]
+            format = "csv"
+            train = "embedded:optdigits"
+            shape = [4]
+            [model]
+            layers = [{{ linear = {{ out = 2 }} }}]
+            [update]
+            codec = "q8"
+            weight_max = 600
+            [federation]
+            devices = 40
+            rounds = 50
+            {privacy}
+            "#
+        );
+        let plan = TaskPlan::new(&TaskFile::parse(&task, &[]).expect("a task"), 1).expect("a plan");
+        words(plan.privacy.as_ref(), rounds_spent).to_string()
+    }
+
+    const SECURE: &str = "[privacy]\nsecure_aggregation = true\nclip = 0.5\ncohort_min = 10\n";
+
+    fn noisy(mode: &str, more: &str) -> String {
+        let secure = if mode == "distributed" { "secure_aggregation = true\n" } else { "" };
+        format!(
+            "[privacy]\n{secure}weights = \"uniform\"\ndp = {{ mode = \"{mode}\", clip = 1.0, noise_multiplier = 4.0, delta = 1e-3 {more} }}"
+        )
+    }
+
+    #[test]
+    fn every_switch_changes_what_it_says() {
+        let settings = [
+            String::new(),
+            SECURE.to_owned(),
+            SECURE.replace("10", "20"),
+            SECURE.replace("0.5", "0.25"),
+            format!("{SECURE}corrupt = 0.2"),
+            format!("{SECURE}subset = 0.1"),
+            format!("{SECURE}weights = \"uniform\""),
+            noisy("central", ""),
+            noisy("central", ", epsilon_max = 3.65"),
+            noisy("local", ""),
+            noisy("distributed", ""),
+            noisy("central", "").replace("4.0", "2.0"),
+            noisy("central", "").replace("1e-3", "1e-4"),
+            noisy("central", ", mechanism = { tree = { participations_max = 2, separation_min = 3 } }"),
+        ];
+        let said: Vec<String> = settings.iter().map(|privacy| text(privacy, 0)).collect();
+        for (index, one) in said.iter().enumerate() {
+            for (other, another) in said.iter().enumerate().skip(index + 1) {
+                assert_ne!(one, another, "{} and {} say the same", settings[index], settings[other]);
+            }
+        }
+    }
+
+    #[test]
+    fn it_claims_no_more_than_there_is() {
+        let bare = text("", 0);
+        assert!(bare.contains("sees each device's update by itself") && bare.contains("No epsilon holds"), "{bare}");
+        assert!(!bare.contains("stuff the cohort"), "there is no cohort to hide in: {bare}");
+        let secure = text(SECURE, 0);
+        assert!(secure.contains("sums over at least 10 devices and no device's own update"), "{secure}");
+        assert!(secure.contains("the operator could stuff the cohort"), "{secure}");
+        assert!(secure.contains("nothing limits what the sums"), "{secure}");
+        let central = text(&noisy("central", ""), 0);
+        assert!(central.contains("it sees each update without it"), "{central}");
+        let local = text(&noisy("local", ""), 0);
+        assert!(local.contains("protects from the aggregator as well"), "{local}");
+    }
+
+    #[test]
+    fn it_says_what_is_spent_and_left_with_all_that_the_figure_means() {
+        // dp-accounting 0.6.0, PLD: full participation, z = 4, T = 20, δ = 1e-3: 3.6051.
+        let said = text(&noisy("central", ", epsilon_max = 3.65"), 20);
+        assert!(said.contains("Spent in 20 rounds: epsilon 3.60"), "{said}");
+        assert!(said.contains("lasts for 20 of the rounds") && said.contains("at delta 1e-3"), "{said}");
+        for word in ["Unit: device", "Neighbours: ", "Sampling: none", "Adversary: "] {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+    }
+}
