@@ -220,7 +220,12 @@ impl Agent {
         let order = match order {
             SecureOrder::Enter { plan, start } => {
                 let credentials = Box::new(self.credentials.clone());
-                summing::Order::Enter { plan, start, credentials, cohort_min: 0 }
+                summing::Order::Enter {
+                    plan,
+                    start,
+                    credentials,
+                    cohort_min: self.config.policy.cohort_min.unwrap_or(0),
+                }
             }
             SecureOrder::Answer { address, letter } => summing::Order::Answer { address, letter },
             SecureOrder::Burn(address) => summing::Order::Burn(address),
