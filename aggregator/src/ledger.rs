@@ -221,6 +221,7 @@ mod tests {
             [federation]
             rounds = {rounds}
             [privacy]
+            weights = "uniform"
             dp = {{ mode = "central", clip = 1.0, noise_multiplier = 4.0, delta = 1e-3 {more} }}
             "#
         );

@@ -14,7 +14,7 @@ use crate::world;
 const ROUNDS_OF_BUDGET: u64 = 20;
 
 fn task() -> String {
-    let noise = "mode = \"central\", clip = 1.0, noise_multiplier = 4.0, delta = 1e-3, epsilon_max = 3.65";
+    let noise = "mode = \"central\", clip = 0.01, noise_multiplier = 4.0, delta = 1e-3, epsilon_max = 3.65";
     world::task(2, 1_000, 1, &format!("quorum = 1.0\n[privacy]\nweights = \"uniform\"\ndp = {{ {noise} }}\n"))
 }
 

@@ -20,7 +20,9 @@ const BUDGET: Budget = Budget {
 fn plan(noise: &str) -> TaskPlan {
     let privacy = match noise {
         "" => String::new(),
-        noise => format!("[privacy]\ndp = {{ {noise}, clip = 1.0, delta = 0.5 }}"),
+        noise => format!(
+            "[update]\nvalue_max = 64.0\n[privacy]\nweights = \"uniform\"\ndp = {{ {noise}, clip = 1.0, delta = 0.5 }}"
+        ),
     };
     let text = format!(
         r#"

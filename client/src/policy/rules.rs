@@ -91,6 +91,7 @@ mod tests {
             [update]
             codec = "q8"
             weight_max = 600
+            value_max = 64.0
             [federation]
             devices = 40
             {privacy}
@@ -135,7 +136,9 @@ mod tests {
 
     #[test]
     fn inv13_the_clip_of_noise_is_the_one_that_counts() {
-        let noisy = plan("[privacy]\ndp = { mode = \"local\", clip = 2.0, noise_multiplier = 1.0, delta = 1e-5 }");
+        let noisy = plan(
+            "[privacy]\nweights = \"uniform\"\ndp = { mode = \"local\", clip = 2.0, noise_multiplier = 1.0, delta = 1e-5 }",
+        );
         assert_eq!(trains("clip_max = 1.0", &noisy), Err(PolicyRule::ClipMax));
         assert_eq!(trains("clip_max = 2.0", &noisy), Ok(()));
     }

@@ -178,22 +178,33 @@ mod tests {
             [update]
             codec = "q8"
             weight_max = 600
+            value_max = 64.0
             [federation]
             devices = 40
             rounds = 50
             {privacy}
             "#
         );
-        let plan = TaskPlan::new(&TaskFile::parse(&task, &[]).expect("a task"), 1).expect("a plan");
+        let mut plan = TaskPlan::new(&TaskFile::parse(&task, &[]).expect("a task"), 1).expect("a plan");
+        if let Some(asked) = plan.privacy.as_mut().map(|privacy| &mut privacy.asked)
+            && privacy.contains(SHARES)
+        {
+            // No task may ask for it yet.
+            asked.secure_aggregation = true;
+            asked.dp.as_mut().expect("noise is asked for").mode = DpMode::Distributed;
+        }
         words(plan.privacy.as_ref(), rounds_spent).to_string()
     }
+
+    /// Asks for noise in shares.
+    const SHARES: &str = "# shares\n";
 
     const SECURE: &str = "[privacy]\nsecure_aggregation = true\nclip = 0.5\ncohort_min = 10\n";
 
     fn noisy(mode: &str, more: &str) -> String {
-        let secure = if mode == "distributed" { "secure_aggregation = true\n" } else { "" };
+        let (mode, shares) = if mode == "distributed" { ("central", SHARES) } else { (mode, "") };
         format!(
-            "[privacy]\n{secure}weights = \"uniform\"\ndp = {{ mode = \"{mode}\", clip = 1.0, noise_multiplier = 4.0, delta = 1e-3 {more} }}"
+            "[privacy]\n{shares}weights = \"uniform\"\ndp = {{ mode = \"{mode}\", clip = 1.0, noise_multiplier = 4.0, delta = 1e-3 {more} }}"
         )
     }
 
