@@ -1,11 +1,11 @@
 //! What the device's owner allows (invariant 13). Asked by the participant before any work of a round is done, and by the
 //! intake before a release is asked for.
 //!
-//! The tasks that are bound in the configuration, and no other; the rules of `[policy]` ([`settings`]); and, where the owner has pinned a
+//! The tasks that are bound in the configuration, and no other; the rules of `[policy]` (`settings`); and, where the owner has pinned a
 //! root of trust, plans that publishers signed. All of them stand behind one trait, so that none can be passed by, and all are
 //! read from the device's own disk: nothing that an aggregator sends loosens one. What a plan says is only ever compared with them.
 //!
-//! A refusal names its rule ([`PolicyRule`]). Budgets are kept by the [`ledger`](crate::ledger), which is asked a second time when an
+//! A refusal names its rule ([`PolicyRule`]). Budgets are kept by the `ledger`, which is asked a second time when an
 //! update is sealed: by then another run may have spent what was left.
 
 mod hours;
