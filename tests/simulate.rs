@@ -59,7 +59,7 @@ fn over_selection_folds_as_many_as_asked_for_and_stays_reproducible() {
 
 #[test]
 fn a_private_run_says_what_it_has_spent_and_stops_before_its_budget_is_gone() {
-    let dp = "privacy.dp={ mode = \"central\", clip = 0.3, noise_multiplier = 4.0, delta = 1e-4, epsilon_max = 1.5 }";
+    let dp = "privacy.dp={ mode = \"central\", clip = 0.3, noise_multiplier = 4.0, delta = 1e-4, epsilon_max = 0.8 }";
     let extra = ["federation.participation=poisson", "federation.fraction=0.5", "federation.evaluate_every=0"];
     let extra = extra.into_iter().chain(["federation.rounds=50", "privacy.weights=uniform", dp]);
     let extra: Vec<&str> = extra.flat_map(|set| ["--set", set]).chain(["--seed", "3"]).collect();
@@ -69,7 +69,7 @@ fn a_private_run_says_what_it_has_spent_and_stops_before_its_budget_is_gone() {
     let spent: Vec<f64> =
         json["rounds"].as_array().expect("rounds").iter().map(|round| round["epsilon"].as_f64().expect("ε")).collect();
     assert!(spent.windows(2).all(|pair| pair[0] < pair[1]) && spent.len() > 1, "{spent:?}");
-    assert!(spent[spent.len() - 1] <= 1.5, "{spent:?}");
+    assert!(spent[spent.len() - 1] <= 0.8, "{spent:?}");
     let privacy = &json["privacy"];
     assert_eq!((&privacy["simulated"], &privacy["unit"]), (&true.into(), &"device".into()));
     assert_eq!(privacy["stopped_after"], spent.len());
