@@ -246,7 +246,14 @@ impl Agent {
                 backoff.reset();
             }
             let wait = backoff.next(entropy());
-            let wait = if hopeless.is_some() { FINAL_REFUSAL_WAIT } else { wait };
+            let wait = match hopeless {
+                None => wait,
+                // By this machine's clock its last second may not be over yet. After it, it is renewed late.
+                Some(Refusal::CertificateExpired) => {
+                    until_expired(&endpoint.credentials()).unwrap_or(FINAL_REFUSAL_WAIT).min(FINAL_REFUSAL_WAIT)
+                }
+                Some(_) => FINAL_REFUSAL_WAIT,
+            };
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             if hopeless.is_some() {
                 tracing::error!(reason = text, wait_ms, "refused; this does not pass by itself");
@@ -403,6 +410,12 @@ impl Agent {
     fn now_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// How long it is until a certificate's last second is over, by this machine's clock; nothing when it is.
+fn until_expired(credentials: &Credentials) -> Option<Duration> {
+    let left_s = credentials.leaf().not_after_unix_s.checked_sub(credentials.clock().now_unix_s())?;
+    Some(Duration::from_secs(left_s.saturating_add(1)))
 }
 
 /// The refusal and the words of a dial that failed.
