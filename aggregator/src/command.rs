@@ -11,12 +11,12 @@ use starling_daemon::Exit;
 use starling_daemon::keeping::{self, BackupVerb, KeepRequest, Kept, KeyVerb};
 use starling_store::KeySource;
 
-mod again;
 mod ask;
 mod config;
 pub(crate) mod device;
 mod forget;
 mod operator;
+mod revoke;
 pub(crate) mod trust;
 
 use crate::access;
@@ -219,7 +219,7 @@ fn do_as_told(command: Command, evaluator: Option<Arc<dyn Evaluator>>) -> anyhow
             let request = keeping::request_of_backup(&verb);
             let exit = kept(keeping::config_of_backup(&verb), request, |state| keeping::backup(&verb, state))?;
             if let (BackupVerb::Restore { which, .. }, Exit::Ok) = (&verb, exit) {
-                eprintln!("{}", again::hint(&which.config));
+                eprintln!("{}", revoke::hint(&which.config));
             }
             Ok(exit)
         }

@@ -208,24 +208,15 @@ mod tests {
 
     /// Without sampling, z = 4 and δ = 1e-3 cost 3.6051 for 20 rounds (dp-accounting 0.6.0, PLD).
     fn plan(rounds: u32, more: &str) -> TaskPlan {
-        let text = format!(
+        starling_testkit::plan::small(&format!(
             r#"
-            name = "digits"
-            kind = "classification"
-            [data]
-            format = "csv"
-            train = "embedded:optdigits"
-            shape = [4]
-            [model]
-            layers = [{{ linear = {{ out = 2 }} }}]
             [federation]
             rounds = {rounds}
             [privacy]
             weights = "uniform"
             dp = {{ mode = "central", clip = 1.0, noise_multiplier = 4.0, delta = 1e-3 {more} }}
             "#
-        );
-        TaskPlan::new(&TaskFile::parse(&text, &[]).expect("a task"), 1).expect("a plan")
+        ))
     }
 
     fn budget() -> TaskPlan {

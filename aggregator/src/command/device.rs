@@ -9,7 +9,7 @@ use starling_daemon::Exit;
 use starling_daemon::now_unix_s;
 use starling_daemon::span::seconds;
 
-use super::{Ask, again, forget, print};
+use super::{Ask, forget, print, revoke};
 
 /// Verbs about devices, sent to the running daemon.
 #[derive(Debug, Subcommand)]
@@ -46,7 +46,7 @@ pub enum DeviceVerb {
     /// Turn a waiting device away
     Reject(Which),
     /// Throw a device out for good: its connection ends, and its update leaves every round that has not begun to commit
-    Revoke(again::Revoke),
+    Revoke(revoke::Revoke),
     /// Throw a device out, destroy all that is held of it, and write a signed certificate of that
     Forget(forget::Forget),
     /// Throw a device out until `device resume`
@@ -108,7 +108,7 @@ pub(super) fn execute(verb: DeviceVerb) -> anyhow::Result<Exit> {
         DeviceVerb::List { pending, ask } => print(&ask, &json!({ "verb": "device-list", "pending": pending }), list),
         DeviceVerb::Approve(which) => decide("device-approve", &which, false),
         DeviceVerb::Reject(which) => decide("device-reject", &which, false),
-        DeviceVerb::Revoke(what) => again::execute(&what),
+        DeviceVerb::Revoke(what) => revoke::execute(&what),
         DeviceVerb::Forget(what) => forget::execute(&what),
         DeviceVerb::Suspend(which) => decide("device-suspend", &which, false),
         DeviceVerb::Resume { which, any_key } => decide("device-resume", &which, any_key),

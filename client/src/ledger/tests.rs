@@ -1,6 +1,5 @@
 //! The ledger over crashes, restores and new certificates; prices against a closed form.
 
-use starling_spec::TaskFile;
 use starling_store::KeySource;
 use starling_store::backup::Repository;
 use starling_wire::{CodecId, DeviceId, ModelRef, RoundKind};
@@ -24,20 +23,7 @@ fn plan(noise: &str) -> TaskPlan {
             "[update]\nvalue_max = 64.0\n[privacy]\nweights = \"uniform\"\ndp = {{ {noise}, clip = 1.0, delta = 0.5 }}"
         ),
     };
-    let text = format!(
-        r#"
-        name = "digits"
-        kind = "classification"
-        [data]
-        format = "csv"
-        train = "embedded:optdigits"
-        shape = [4]
-        [model]
-        layers = [{{ linear = {{ out = 2 }} }}]
-        {privacy}
-        "#
-    );
-    TaskPlan::new(&TaskFile::parse(&text, &[]).expect("a task"), 1).expect("a plan")
+    starling_testkit::plan::small(&privacy)
 }
 
 fn local() -> TaskPlan {

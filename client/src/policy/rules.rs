@@ -70,7 +70,6 @@ fn bytes_foreseen(plan: &TaskPlan, start: &RoundStart) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use starling_spec::TaskFile;
     use starling_wire::{Address, CodecId, Digest, ModelRef, RunId, TaskId};
 
     use super::*;
@@ -78,16 +77,8 @@ mod tests {
     const NOON: Facts = Facts { minute: 12 * 60, bytes_today: 1_000 };
 
     fn plan(privacy: &str) -> TaskPlan {
-        let text = format!(
+        starling_testkit::plan::small(&format!(
             r#"
-            name = "digits"
-            kind = "classification"
-            [data]
-            format = "csv"
-            train = "embedded:optdigits"
-            shape = [4]
-            [model]
-            layers = [{{ linear = {{ out = 2 }} }}]
             [update]
             codec = "q8"
             weight_max = 600
@@ -96,8 +87,7 @@ mod tests {
             devices = 40
             {privacy}
             "#
-        );
-        TaskPlan::new(&TaskFile::parse(&text, &[]).expect("a task"), 1).expect("a plan")
+        ))
     }
 
     fn secure() -> TaskPlan {

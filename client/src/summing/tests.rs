@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use starling_spec::TaskFile;
 use starling_testkit::pki::Pki;
 use starling_update::SecureRound;
 use starling_wire::{Digest, ModelRef, Role, RoundKind, TaskId, UpdateReport};
@@ -13,15 +12,7 @@ use crate::state::tests::open_store;
 const PARAMETERS: usize = 10;
 
 fn plan() -> Arc<TaskPlan> {
-    let text = r#"
-        name = "digits"
-        kind = "classification"
-        [data]
-        format = "csv"
-        train = "embedded:optdigits"
-        shape = [4]
-        [model]
-        layers = [{ linear = { out = 2 } }]
+    let secure = r#"
         [federation]
         devices = 4
         [update]
@@ -32,8 +23,7 @@ fn plan() -> Arc<TaskPlan> {
         clip = 10.0
         dropout = 0.3
     "#;
-    let task = TaskFile::parse(text, &[]).expect("a task");
-    Arc::new(TaskPlan::new(&task, 1).expect("a plan"))
+    Arc::new(starling_testkit::plan::small(secure))
 }
 
 fn start(attempt: u16) -> RoundStart {

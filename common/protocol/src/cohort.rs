@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use starling_spec::random::{Purpose, Random, device_key};
-use starling_wire::{DeviceId, Digest};
+use starling_wire::{DeviceId, Digest, Refusal};
 use zeroize::Zeroizing;
 
 /// Draws `count` of `available` for `round`.
@@ -106,6 +106,19 @@ impl Cohort {
     /// What has become of `device`, if it is a member.
     pub fn get(&self, device: DeviceId) -> Option<Member> {
         self.members.get(&device).copied()
+    }
+
+    /// Whether `device` may contribute now.
+    ///
+    /// # Errors
+    /// The reason to refuse it with.
+    pub fn admit(&self, device: DeviceId) -> Result<(), Refusal> {
+        match self.get(device) {
+            None => Err(Refusal::NotInCohort),
+            Some(Member::Reported) => Err(Refusal::Duplicate),
+            Some(Member::Out) => Err(Refusal::RoundClosed),
+            Some(Member::Pending | Member::Gone(_)) => Ok(()),
+        }
     }
 
     /// Notes what has become of a member; a contribution that is in stays in.

@@ -178,12 +178,7 @@ impl RunMachine {
                 if address.attempt != current.attempt {
                     return Err(Refusal::StaleAttempt);
                 }
-                match cohort.get(device) {
-                    None => Err(Refusal::NotInCohort),
-                    Some(Member::Reported) => Err(Refusal::Duplicate),
-                    Some(Member::Out) => Err(Refusal::RoundClosed),
-                    Some(Member::Pending | Member::Gone(_)) => Ok(()),
-                }
+                cohort.admit(device)
             }
             Phase::Waiting { .. } if address.round == current.round => Err(Refusal::StaleAttempt),
             _ => Err(Refusal::RoundClosed),

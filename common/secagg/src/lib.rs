@@ -17,7 +17,7 @@
 //! ```
 //!
 //! What the attacker controls: the aggregator, every message of it, and the assumed share of the cohort's devices. What is refused, and
-//! why, is [`Refused`]; each attack has a reason of its own and a test with a hostile aggregator (`tests/attacks.rs`).
+//! why, is [`Refused`]; each attack has a reason of its own and a test with a hostile aggregator (`tests/rounds`).
 //! Invariants held here: 5 (a restarted device repeats itself or stays silent, [`Restored`]), 6 ([`limits`]), 7 (randomness is handed in as
 //! [`Entropy`]), 8, 9 (everything is bound to [`Setup`] and roster), 10 (secrets are wiped, in memory only), 13 ([`Policy`]).
 //!

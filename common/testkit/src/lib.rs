@@ -6,6 +6,7 @@
 pub mod fleet;
 pub mod link;
 pub mod pki;
+pub mod plan;
 pub mod process;
 pub mod wait;
 

@@ -2,7 +2,6 @@
 
 use starling_spec::{DpMechanism, DpMode, Participation, PrivacyPlan};
 
-use super::tree::Tree;
 use super::{Accountant, PrivacyError, SampledGaussian, gaussian, pld, rdp};
 
 /// How the noise of a run's rounds is drawn and who is in them, as far as their price depends on it.
@@ -23,7 +22,7 @@ pub struct Charge {
 /// Who takes part in a round.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Sampling {
-    /// Each device by a coin of its own of this probability; who took part stays unknown to the adversary.
+    /// Each device by a coin of its own of this probability; who took part stays unknown to the adversary. Rounds have noise of their own.
     Poisson(f64),
     /// Whoever: nothing is assumed, and nothing is gained by not being in every round.
     Any,
@@ -113,8 +112,8 @@ impl Charge {
 
 /// The ε that the first `rounds` rounds have spent together, an upper bound; infinite where there is no noise.
 ///
-/// A round is charged when its noise is drawn or when it is skipped for want of devices (the skip is seen too), and once only however
-/// often its version is sent. By the tight accountant where it can answer, by Rényi divergences otherwise.
+/// A round is charged when its noise is drawn, however many devices were in it, and once only however often its version is sent. Exact without
+/// sampling; with it, by the tight accountant where that can answer and by Rényi divergences otherwise.
 ///
 /// # Errors
 /// [`PrivacyError`] for a noise multiplier, a rate or a δ outside its range.
@@ -128,21 +127,10 @@ pub fn spent(charge: &Charge, rounds: u32) -> Result<f64, PrivacyError> {
     if charge.noise_multiplier == 0.0 {
         return Ok(f64::INFINITY);
     }
-    if charge.sampling == Sampling::Any {
-        // Exact, and as cheap for any number of rounds.
+    let Sampling::Poisson(rate) = charge.sampling else {
         return gaussian::epsilon(gaussian::loss_squared(charge, rounds), charge.delta);
-    }
-    let steps = match (charge.mechanism, charge.sampling) {
-        (Mechanism::Tree { participations_max, separation_min }, _) => {
-            // One Gaussian release with the sensitivity of the whole tree.
-            let tree = Tree { steps: rounds, participations_max, separation_min };
-            SampledGaussian::new(1.0, charge.noise_multiplier / tree.sensitivity(), 1)?
-        }
-        (Mechanism::Independent, Sampling::Poisson(rate)) => {
-            SampledGaussian::new(rate, charge.noise_multiplier, rounds)?
-        }
-        (Mechanism::Independent, Sampling::Any) => SampledGaussian::new(1.0, charge.noise_multiplier, rounds)?,
     };
+    let steps = SampledGaussian::new(rate, charge.noise_multiplier, rounds)?;
     let tight = charge.delta >= pld::DELTA_MIN;
     match tight.then(|| Accountant::Pld.epsilon(&[steps], charge.delta)) {
         Some(Ok(epsilon)) => Ok(epsilon),
@@ -197,7 +185,7 @@ mod tests {
         assert_eq!(spent(&poisson(1.0), 0), Ok(0.0));
         assert_eq!(spent(&poisson(0.0), 1), Ok(f64::INFINITY));
         assert!(spent(&Charge { delta: 0.0, ..poisson(1.0) }, 1).is_err());
-        // Losses that no transform holds, and a δ below its floor, go to the other accountant.
+        // Next to no noise without coins; losses that no transform holds and a δ below its floor go to the other accountant.
         assert!(spent(&Charge { sampling: Sampling::Any, ..poisson(1e-4) }, 5).expect("bounded") > 1e6);
         assert!(spent(&Charge { delta: 1e-12, ..poisson(1.0) }, 5).expect("bounded") > 0.0);
     }

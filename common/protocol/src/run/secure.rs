@@ -8,6 +8,7 @@
 //! whenever a stage closes. Devices train while keys and shares go round: only the masks wait for training. Who is late has dropped
 //! out, and after the survivors are announced none may leave: then the attempt is given up whole.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use starling_wire::{Address, DeviceId, Refusal};
@@ -99,13 +100,11 @@ impl RunMachine {
             return Err(Refusal::StaleAttempt);
         }
         match &self.phase {
-            Phase::Summing(summing) if *address == current => match summing.cohort.get(device) {
-                _ if summing.closing || summing.stage > stage => Err(Refusal::RoundClosed),
-                _ if summing.stage < stage => Err(Refusal::SecureOutOfTurn),
-                None => Err(Refusal::NotInCohort),
-                Some(Member::Reported) => Err(Refusal::Duplicate),
-                Some(Member::Out) => Err(Refusal::RoundClosed),
-                Some(Member::Pending | Member::Gone(_)) => Ok(()),
+            Phase::Summing(summing) if *address == current => match summing.stage.cmp(&stage) {
+                _ if summing.closing => Err(Refusal::RoundClosed),
+                Ordering::Greater => Err(Refusal::RoundClosed),
+                Ordering::Less => Err(Refusal::SecureOutOfTurn),
+                Ordering::Equal => summing.cohort.admit(device),
             },
             Phase::Waiting { .. } if address.round == current.round => Err(Refusal::StaleAttempt),
             _ => Err(Refusal::RoundClosed),

@@ -86,9 +86,4 @@ impl SecurePart {
         let values = self.sums.encode(delta, report, &session, key)?;
         Ok(self.device.mask(&values)?)
     }
-
-    /// What the attempt was set up as.
-    pub fn setup(&self) -> &Setup {
-        self.device.setup()
-    }
 }

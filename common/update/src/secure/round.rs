@@ -73,7 +73,7 @@ impl SecureRound {
         Ok(members)
     }
 
-    /// What the open stage asks of `device`, if anything. The message of the stage after the keys is about everybody's keys.
+    /// What the open stage asks of `device`, if anything.
     pub fn message(&self, device: &DeviceId) -> Option<&Arc<[u8]>> {
         self.outbox.get(device)
     }
