@@ -52,6 +52,9 @@ pub(crate) struct Args {
     /// The codec, both ways: f32, f16, or q2 to q16
     #[arg(long, default_value = "f32")]
     codec: CodecSpec,
+    /// Secure sums: the aggregator sees the sum of the devices' updates only; asks for a codec of q2 to q16
+    #[arg(long)]
+    secure: bool,
     /// `internet` (packets of 1,452 bytes) or `loopback` (6,500)
     #[arg(long, default_value = "loopback", value_parser = parse_path)]
     path: NetPath,
@@ -77,6 +80,7 @@ struct Measured {
     params: u64,
     rounds: usize,
     codec: String,
+    secure: bool,
     path: NetPath,
     updates: u64,
     round_s_median: f64,
@@ -165,6 +169,7 @@ fn measure(
         params: (inputs + 1) * outputs,
         rounds,
         codec: args.codec.to_string(),
+        secure: args.secure,
         path: args.path,
         updates,
         round_s_min: times.iter().copied().fold(f64::INFINITY, f64::min),
@@ -208,8 +213,9 @@ fn table(measured: &Measured) -> Table {
     row("memory of the server, at most", format!("{:.1} MB", measured.peak_rss_server_mb));
     row("memory of a client, at most", format!("{:.1} MB", measured.peak_rss_client_mb));
     row("memory of an idle client", format!("{:.1} MB", measured.idle_rss_client_mb));
+    let seen = if measured.secure { " in secure sums" } else { "" };
     table.note(format!(
-        "{} devices, {} parameters, {} rounds, {}, {:?}",
+        "{} devices, {} parameters, {} rounds, {}{seen}, {:?}",
         measured.devices, measured.params, measured.rounds, measured.codec, measured.path
     ));
     table
@@ -225,6 +231,7 @@ fn sizes(params: u64) -> (u64, u64) {
 /// The bench's task: one dense layer.
 fn task(args: &Args) -> String {
     let (inputs, outputs) = sizes(args.params);
+    let secure = if args.secure { "[privacy]\nsecure_aggregation = true\nclip = 10.0" } else { "" };
     format!(
         r#"
         name = "{TASK}"
@@ -237,16 +244,19 @@ fn task(args: &Args) -> String {
         [model]
         layers = [{{ linear = {{ out = {outputs} }} }}]
         [federation]
-        devices_min = {}
+        devices = {devices}
+        devices_min = {devices}
         rounds = {}
         deadline_ms = 600000
         [update]
         codec = "{codec}"
         down = "{codec}"
+        weight_max = 600
+        {secure}
         "#,
         if outputs == 1 { "regression" } else { "classification" },
-        args.devices,
         args.rounds,
+        devices = args.devices,
         codec = args.codec,
     )
 }

@@ -77,6 +77,27 @@ fn a_private_run_says_what_it_has_spent_and_stops_before_its_budget_is_gone() {
 }
 
 #[test]
+fn noise_in_shares_goes_through_secure_sums_and_is_charged_without_amplification() {
+    let run = |noise_multiplier: &str| {
+        let dp = format!(
+            "privacy.dp={{ mode = \"distributed\", clip = 0.5, noise_multiplier = {noise_multiplier}, delta = 1e-3 }}"
+        );
+        let sets = ["federation.evaluate_every=0", "privacy.secure_aggregation=true", "privacy.weights=uniform", &dp];
+        let extra: Vec<&str> =
+            sets.into_iter().chain(["privacy.cohort_min=5"]).flat_map(|set| ["--set", set]).collect();
+        serde_json::from_slice::<Value>(&simulate(&extra)).expect("JSON")
+    };
+    let noisy = run("4.0");
+    assert_eq!(noisy, run("4.0"), "a simulation's noise follows from the seed");
+    assert_ne!(noisy["model_digest"], run("0.0")["model_digest"]);
+    // Two rounds at z = 4 have ρ = 2 / 32: by the closed form of concentrated privacy, √(4ρ ln(1/δ)) + ρ = 1.38 at most.
+    let epsilon = noisy["rounds"][1]["epsilon"].as_f64().expect("ε");
+    assert!((1.0..1.38).contains(&epsilon), "{epsilon}");
+    assert!(noisy["rounds"][0]["train_loss"].is_null(), "devices say nothing of it");
+    assert!(noisy["privacy"]["adversary"].as_str().is_some_and(|words| words.contains("the aggregator among them")));
+}
+
+#[test]
 fn an_override_that_no_task_has_is_named() {
     let task = example("digits.toml");
     let output = starling(&["simulate", task.to_str().expect("a printable path"), "--set", "train.learning_rate=1"]);

@@ -35,8 +35,8 @@ const ORDERS_MAX: usize = 3 * RUNS_MAX + 1;
 const STACK_BYTES: usize = 8 << 20;
 
 /// Whose noise is drawn here before an update is sealed. A plan that promises another one has it from somebody else, or not at all: it does
-/// not count as protection on this device. Who draws noise anew for an attempt has to have [`Owner::spend`] charge that attempt first.
-pub(crate) const NOISE_DRAWN_HERE: &[DpMode] = &[DpMode::Local];
+/// not count as protection on this device.
+pub(crate) const NOISE_DRAWN_HERE: &[DpMode] = &[DpMode::Local, DpMode::Distributed];
 
 /// Something to compute.
 pub(crate) enum Order {
@@ -235,12 +235,13 @@ impl Work<'_> {
     fn train(&self) -> Result<Report, Decline> {
         let (job, base) = self.prepare()?;
         let mut trained = self.learner.train(&job, base, &self.stop).map_err(|error| self.declined(&error))?;
-        self.owner.spend(&job.plan, &job.address, self.order.start.base.digest)?;
         let id = self.order.job;
         if job.plan.is_secure() {
+            // Each attempt at masking it is charged there.
             let Address { run, round, .. } = job.address;
             return Ok(Report::ToMask { job: id, run, round, trained: Box::new(trained) });
         }
+        self.owner.spend(&job.plan, &job.address, self.order.start.base.digest)?;
         if !self.owner.lets_metrics_out(&job.plan) {
             // No steps: nothing is said of the loss either.
             trained.report = UpdateReport { train_loss: 0.0, steps: 0, ..trained.report };

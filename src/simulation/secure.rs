@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use starling_privacy::noise::Simulated;
 use starling_protocol::run::Stage;
 use starling_secagg::{Entropy, Fleet, Guard, IdentityKey, Signature, Verdict};
 use starling_spec::TaskPlan;
@@ -28,6 +29,7 @@ pub(super) struct Secure {
 
 struct Part {
     machine: SecurePart,
+    address: Address,
     delta: Vec<f32>,
     report: UpdateReport,
 }
@@ -100,7 +102,7 @@ impl Secure {
         let (machine, said) =
             SecurePart::enter(&self.sums, (&setup, &policy, self.seed), device, guard, &Entropy::new(entropy), &key)?;
         let (delta, report) = trained;
-        self.parts.insert(device, Part { machine, delta, report });
+        self.parts.insert(device, Part { machine, address, delta, report });
         Ok(said.persisted())
     }
 
@@ -112,7 +114,11 @@ impl Secure {
         let key = Own(&self.identities.0[&device]);
         let said = match part.machine.answer(asked, &self.identities, &key)? {
             Some(said) => said,
-            None => part.machine.mask(&std::mem::take(&mut part.delta), &part.report)?,
+            None => {
+                let path = [device_key(device.0), part.address.round.into(), part.address.attempt.into()];
+                let mut words = Simulated::new(self.seed, &path);
+                part.machine.mask(&std::mem::take(&mut part.delta), &part.report, &mut words)?
+            }
         };
         Ok(said.persisted())
     }

@@ -29,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use starling_daemon::now_unix_s;
+use starling_privacy::Past;
 use starling_spec::{DpMode, TaskPlan};
 use starling_store::{Batch, Store, StoreError};
 use starling_wire::{Address, Digest, PolicyRule, RoundStart, RunId, TaskId};
@@ -76,7 +77,7 @@ struct Head {
     lost_epsilon: f64,
     /// Restores at which no lifetime budget was set: nothing bounds what was lost sight of.
     lost_unbounded: u32,
-    /// μ² of runs that have no record of their own any more; infinite when one of them had no noise that counts.
+    /// What runs cost that have no record of their own any more ([`Past::loss_squared`]); infinite when one of them had no noise that counts.
     folded: f64,
 }
 
@@ -208,13 +209,13 @@ impl Ledger {
         if !after.noise.is_some_and(|noise| budget.counts(&noise)) {
             return Err(PolicyRule::Noise);
         }
-        if budget.per_run.is_some_and(|most| budget.epsilon(after.loss_squared(budget)) > most) {
+        if budget.per_run.is_some_and(|most| budget.epsilon(after.past(budget)) > most) {
             return Err(PolicyRule::EpsilonPerRun);
         }
         if let Some(most) = budget.lifetime {
             let others = books.runs.iter().filter(|(key, _)| **key != (address.task, address.run));
-            let losses = others.map(|(_, spent)| spent.loss_squared(budget)).sum::<f64>();
-            if books.head.epsilon(losses + after.loss_squared(budget), budget) > most {
+            let others = others.map(|(_, spent)| spent.past(budget)).sum::<Past>();
+            if books.head.epsilon(others + after.past(budget), budget) > most {
                 return Err(PolicyRule::EpsilonLifetime);
             }
         }
@@ -231,7 +232,7 @@ impl Ledger {
         if books.runs.len() >= RUNS_MAX && !books.runs.contains_key(&key) {
             let quiet = books.runs.iter().min_by_key(|(_, spent)| spent.written_unix_s);
             let (old, quiet) = quiet.expect("there are as many as there may be");
-            head.folded += quiet.loss_squared(&self.budget);
+            head.folded += quiet.past(&self.budget).loss_squared();
             batch.remove(SPENT, &name(*old));
             batch.put(LEDGER, HEAD, &head)?;
             folded = Some(*old);
@@ -256,7 +257,7 @@ impl Ledger {
             rounds: spent.rounds,
             rounds_assumed: spent.assumed,
             noise: spent.noise.map_or_else(|| "none".to_owned(), |noise| noise.to_string()),
-            epsilon: finite(budget.epsilon(spent.loss_squared(budget))),
+            epsilon: finite(budget.epsilon(spent.past(budget))),
             written_unix_s: spent.written_unix_s,
         });
         PrivacyStatus {
@@ -278,23 +279,23 @@ impl Ledger {
 
 impl Books {
     fn total(&self, budget: &Budget) -> f64 {
-        self.head.epsilon(self.runs.values().map(|spent| spent.loss_squared(budget)).sum(), budget)
+        self.head.epsilon(self.runs.values().map(|spent| spent.past(budget)).sum(), budget)
     }
 }
 
 impl Head {
-    /// The ε of runs whose μ² add up to `losses`, with what was folded and what was lost sight of.
-    fn epsilon(&self, losses: f64, budget: &Budget) -> f64 {
-        budget.epsilon(losses + self.folded) + self.lost_epsilon
+    /// The ε of the runs of `past`, with what was folded and what was lost sight of.
+    fn epsilon(&self, past: Past, budget: &Budget) -> f64 {
+        budget.epsilon(past + Past::of_unknown_noise(self.folded)) + self.lost_epsilon
     }
 }
 
 impl Spent {
-    fn loss_squared(&self, budget: &Budget) -> f64 {
+    fn past(&self, budget: &Budget) -> Past {
         match &self.noise {
-            _ if self.rounds == 0 => 0.0,
-            Some(noise) if budget.counts(noise) => noise.loss_squared(self.rounds, self.last.map_or(0, |last| last.0)),
-            _ => f64::INFINITY,
+            _ if self.rounds == 0 => Past::NOTHING,
+            Some(noise) if budget.counts(noise) => noise.past(self.rounds, self.last.map_or(0, |last| last.0)),
+            _ => Past::UNBOUNDED,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use starling_privacy::{Charge, Mechanism, Sampling, gaussian};
+use starling_privacy::{Charge, Mechanism, Past, Sampling};
 use starling_spec::{DpMechanism, DpMode, TaskPlan};
 
 /// The noise of a plan, as far as it decides what a round costs.
@@ -26,8 +26,8 @@ impl Noise {
         Some(Self { mode, mechanism, multiplier, rounds: privacy.rounds })
     }
 
-    /// μ² of `count` rounds with an update of this device, the latest of them being `round`.
-    pub(super) fn loss_squared(&self, count: u32, round: u32) -> f64 {
+    /// What `count` rounds with an update of this device cost, the latest of them being `round`.
+    pub(super) fn past(&self, count: u32, round: u32) -> Past {
         let (mechanism, rounds) = match self.mechanism {
             // What this device did counts, not what the plan says that devices do.
             DpMechanism::Tree { .. } => {
@@ -38,7 +38,7 @@ impl Noise {
         };
         let (sampling, delta) = (Sampling::Any, 0.5);
         let charge = Charge { noise_multiplier: self.multiplier, delta, sampling, mechanism, mode: self.mode };
-        gaussian::loss_squared(&charge, rounds)
+        Past::of(&charge, rounds)
     }
 }
 
@@ -77,7 +77,7 @@ impl Budget {
         }
     }
 
-    pub(super) fn epsilon(&self, loss_squared: f64) -> f64 {
-        gaussian::epsilon(loss_squared, self.delta).expect("δ is between 0 and 1: checked with the configuration")
+    pub(super) fn epsilon(&self, past: Past) -> f64 {
+        past.epsilon(self.delta).expect("δ is between 0 and 1: checked with the configuration")
     }
 }

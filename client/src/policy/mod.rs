@@ -59,7 +59,7 @@ pub(crate) struct Owner {
     settings: PolicySettings,
     publishers: Publishers,
     trust: Option<Arc<Keeper>>,
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
     traffic: Traffic,
     /// The machine's time, or a test's.
     local_time: Box<dyn Fn() -> LocalTime + Send + Sync>,
@@ -79,7 +79,7 @@ impl Owner {
     ) -> Result<Self, StoreError> {
         let settings = config.policy.clone();
         let publishers = Publishers::new(settings.publisher_keys().expect("checked when the configuration was read"));
-        let ledger = Ledger::open(Arc::clone(store), &config.state_dir, settings.budget())?;
+        let ledger = Arc::new(Ledger::open(Arc::clone(store), &config.state_dir, settings.budget())?);
         let traffic = Traffic::open(Arc::clone(store), settings.bytes_per_day)?;
         Ok(Self { tasks, settings, publishers, trust, ledger, traffic, local_time: Box::new(local_time) })
     }
@@ -102,6 +102,11 @@ impl Owner {
     /// The budget is gone by now, or nothing could be written: nothing may leave then.
     pub(crate) fn spend(&self, plan: &TaskPlan, address: &Address, base: Digest) -> Result<(), Decline> {
         self.ledger.spend(plan, address, base).map_err(Decline::Policy)
+    }
+
+    /// What is spent, for the thread that masks updates.
+    pub(crate) fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger)
     }
 
     /// So many bytes of a model, an update or a release are about to move.

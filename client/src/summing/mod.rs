@@ -15,6 +15,7 @@ use std::thread;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_bytes::ByteBuf;
+use starling_daemon::entropy;
 use starling_net::{Certified, Credentials};
 use starling_protocol::participant::JobId;
 use starling_secagg::{Entropy, Refused, Restored, Unsent};
@@ -28,6 +29,7 @@ use zeroize::Zeroizing;
 pub(crate) use journal::Journal;
 
 use crate::learner::{Trained, with_causes};
+use crate::ledger::Ledger;
 use crate::worker::{Report, parameters};
 
 /// Orders that may wait: a few for each run that the device takes part in.
@@ -51,14 +53,15 @@ pub(crate) enum Order {
 pub(crate) struct Summing {
     store: Arc<Store>,
     device: DeviceId,
+    ledger: Arc<Ledger>,
     reports: mpsc::Sender<Report>,
     orders: Option<SyncSender<Order>>,
 }
 
 impl Summing {
     /// No thread yet.
-    pub(crate) fn new(store: Arc<Store>, device: DeviceId, reports: mpsc::Sender<Report>) -> Self {
-        Self { store, device, reports, orders: None }
+    pub(crate) fn new(store: Arc<Store>, device: DeviceId, ledger: Arc<Ledger>, reports: mpsc::Sender<Report>) -> Self {
+        Self { store, device, ledger, reports, orders: None }
     }
 
     /// Hands an order to the thread, which starts with the first. `false` when it cannot take any more.
@@ -66,7 +69,8 @@ impl Summing {
         if self.orders.is_none() {
             let (sender, receiver) = sync_channel(ORDERS_MAX);
             let journal = Journal::new(Arc::clone(&self.store));
-            let keeper = Keeper { journal, device: self.device, rounds: BTreeMap::new() };
+            let ledger = Arc::clone(&self.ledger);
+            let keeper = Keeper { journal, device: self.device, ledger, rounds: BTreeMap::new() };
             let reports = self.reports.clone();
             let spawned = thread::Builder::new()
                 .name("starling-summing".into())
@@ -125,6 +129,7 @@ impl Left {
 struct Keeper {
     journal: Journal,
     device: DeviceId,
+    ledger: Arc<Ledger>,
     rounds: BTreeMap<RunId, Round>,
 }
 
@@ -279,15 +284,19 @@ impl Keeper {
         }
         let (job, trained) = round.trained.as_ref()?;
         let job = *job;
-        let masked = part.mask(&trained.delta, &trained.report).map_err(Left::from);
-        let sealed = masked.and_then(|masked| {
-            self.journal.note(run, &masked)?;
-            Ok(seal_masked(masked, round.plan.update.codec))
-        });
-        let result: Result<Arc<Sealed>, Decline> = sealed.map(Arc::new).map_err(|left| {
-            let address = round.start.address;
-            tracing::warn!(%address, error = with_causes(&left), "the update is not masked");
-            Decline::Secure(left.refusal())
+        let RoundStart { address, base, .. } = round.start;
+        // Durable before the masked update exists: whoever else helps to unmask it, this device cannot take it back.
+        let spent = self.ledger.spend(&round.plan, &address, base.digest).map_err(Decline::Policy);
+        let result: Result<Arc<Sealed>, Decline> = spent.and_then(|()| {
+            let masked = part.mask(&trained.delta, &trained.report, &mut entropy::words()).map_err(Left::from);
+            let sealed = masked.and_then(|masked| {
+                self.journal.note(run, &masked)?;
+                Ok(seal_masked(masked, round.plan.update.codec))
+            });
+            sealed.map(Arc::new).map_err(|left| {
+                tracing::warn!(%address, error = with_causes(&left), "the update is not masked");
+                Decline::Secure(left.refusal())
+            })
         });
         if result.is_err() {
             round.said = Said::Burned;

@@ -4,14 +4,26 @@ use std::path::Path;
 
 use starling_testkit::pki::Pki;
 use starling_update::SecureRound;
-use starling_wire::{Digest, ModelRef, Role, RoundKind, TaskId, UpdateReport};
+use starling_wire::{Digest, ModelRef, PolicyRule, Role, RoundKind, TaskId, UpdateReport};
 
 use super::*;
+use crate::ledger::Budget;
 use crate::state::tests::open_store;
 
 const PARAMETERS: usize = 10;
 
 fn plan() -> Arc<TaskPlan> {
+    plan_with("clip = 10.0")
+}
+
+/// One whose devices add noise, more than five clipping norms of it in the smallest sum.
+fn noisy_plan() -> Arc<TaskPlan> {
+    plan_with(
+        "weights = \"uniform\"\ndp = { mode = \"distributed\", clip = 10.0, noise_multiplier = 5.0, delta = 1e-5 }",
+    )
+}
+
+fn plan_with(more: &str) -> Arc<TaskPlan> {
     let secure = r#"
         [federation]
         devices = 4
@@ -20,10 +32,9 @@ fn plan() -> Arc<TaskPlan> {
         weight_max = 100
         [privacy]
         secure_aggregation = true
-        clip = 10.0
         dropout = 0.3
     "#;
-    Arc::new(starling_testkit::plan::small(secure))
+    Arc::new(starling_testkit::plan::small(&format!("{secure}{more}")))
 }
 
 fn start(attempt: u16) -> RoundStart {
@@ -37,23 +48,40 @@ fn start(attempt: u16) -> RoundStart {
 struct Device {
     folder: tempfile::TempDir,
     credentials: Credentials,
+    plan: Arc<TaskPlan>,
     keeper: Keeper,
 }
 
-fn keeper(folder: &Path, device: DeviceId) -> Keeper {
+/// Two releases with noise of five clipping norms cost an ε of 1.27 at this δ, and three 1.57.
+const BUDGET: Budget = Budget {
+    per_run: None,
+    lifetime: Some(1.4),
+    delta: 1e-5,
+    trust_aggregator_noise: false,
+    drawn_here: crate::worker::NOISE_DRAWN_HERE,
+};
+
+fn keeper(folder: &Path, device: DeviceId, plan: &TaskPlan) -> Keeper {
     let store = Arc::new(open_store(folder).expect("a store"));
-    Keeper { journal: Journal::new(store), device, rounds: BTreeMap::new() }
+    let noisy = plan.privacy.as_ref().is_some_and(|privacy| privacy.asked.dp.is_some());
+    let budget = if noisy { BUDGET } else { Budget { lifetime: None, ..BUDGET } };
+    let ledger = Arc::new(Ledger::open(Arc::clone(&store), folder, budget).expect("a ledger"));
+    Keeper { journal: Journal::new(store), device, ledger, rounds: BTreeMap::new() }
 }
 
 impl Device {
     fn new(pki: &Pki, index: u32) -> Self {
+        Self::under(plan(), pki, index)
+    }
+
+    fn under(plan: Arc<TaskPlan>, pki: &Pki, index: u32) -> Self {
         let issued = pki.issue(Role::Device, index);
         let folder = tempfile::tempdir().expect("a folder");
         let tls = starling_testkit::pki::deploy(&issued, &folder.path().join("tls"), None);
         let files = starling_net::TlsFiles { ca: tls.ca, certificate: tls.certificate, key: tls.key };
         let credentials = Credentials::load(&files).expect("credentials");
-        let keeper = keeper(folder.path(), credentials.identity().id);
-        Self { folder, credentials, keeper }
+        let keeper = keeper(folder.path(), credentials.identity().id, &plan);
+        Self { folder, credentials, plan, keeper }
     }
 
     fn id(&self) -> DeviceId {
@@ -62,10 +90,10 @@ impl Device {
 
     /// The process ends, and another one begins on the same disk.
     fn restart(self) -> Self {
-        let Self { folder, credentials, keeper: before } = self;
+        let Self { folder, credentials, plan, keeper: before } = self;
         drop(before);
-        let keeper = keeper(folder.path(), credentials.identity().id);
-        Self { folder, credentials, keeper }
+        let keeper = keeper(folder.path(), credentials.identity().id, &plan);
+        Self { folder, credentials, plan, keeper }
     }
 
     fn carry_out(&mut self, order: Order) -> Result<Option<SecureMail>, Refusal> {
@@ -78,7 +106,7 @@ impl Device {
 
     fn enter(&mut self, attempt: u16) -> Result<SecureMail, Refusal> {
         let credentials = Box::new(self.credentials.clone());
-        let order = Order::Enter { plan: plan(), start: start(attempt), credentials, cohort_min: 0 };
+        let order = Order::Enter { plan: Arc::clone(&self.plan), start: start(attempt), credentials, cohort_min: 0 };
         self.carry_out(order).map(|mail| mail.expect("keys"))
     }
 
@@ -88,13 +116,17 @@ impl Device {
 
     /// The update of this device: all of it `value`.
     fn mask(&mut self, value: f32) -> Arc<Sealed> {
+        self.try_mask(value).expect("the shares are there, so the update is masked")
+    }
+
+    fn try_mask(&mut self, value: f32) -> Result<Arc<Sealed>, Decline> {
         let report = UpdateReport { weight: 100, train_loss: 1.0, steps: 1 };
         let trained = Box::new(Trained { delta: vec![value; PARAMETERS], report });
         let job = job();
         let mut reports = self.keeper.carry_out(Order::Mask { job, run: RunId(1), round: 1, trained });
         match reports.pop() {
-            Some(Report::Trained { result: Ok(sealed), .. }) => sealed,
-            _ => panic!("the shares are there, so the update is masked"),
+            Some(Report::Trained { result, .. }) => result,
+            _ => panic!("the shares are there"),
         }
     }
 }
@@ -136,12 +168,12 @@ struct Aggregator {
 }
 
 impl Aggregator {
-    fn new(pki: &Pki, attempt: u16) -> Self {
+    fn new(plan: &TaskPlan, pki: &Pki, attempt: u16) -> Self {
         let issued = pki.issue(Role::Aggregator, 99);
         let folder = tempfile::tempdir().expect("a folder");
         let tls = starling_testkit::pki::deploy(&issued, &folder.path().join("tls"), None);
         let files = starling_net::TlsFiles { ca: tls.ca, certificate: tls.certificate, key: tls.key };
-        let sums = SecureSums::of(&plan(), PARAMETERS).expect("numbers").expect("secure sums");
+        let sums = SecureSums::of(plan, PARAMETERS).expect("numbers").expect("secure sums");
         let round = SecureRound::new(&sums.setup(start(attempt).address, start(attempt).base.digest)).expect("a setup");
         let judge = Credentials::load(&files).expect("credentials");
         Self { round, certified: Certified::default(), certificates: Vec::new(), judge }
@@ -163,21 +195,30 @@ impl Aggregator {
 
 /// Devices that have shown their keys, and the aggregator with the roster.
 fn advertised(pki: &Pki, count: u32) -> (Aggregator, Vec<Device>) {
-    let mut aggregator = Aggregator::new(pki, 1);
     let mut devices: Vec<Device> = (0..count).map(|index| Device::new(pki, index)).collect();
-    for device in &mut devices {
-        let mail = device.enter(1).expect("it enters");
+    (begin(pki, 1, &mut devices), devices)
+}
+
+/// The aggregator of an attempt with the roster of these devices.
+fn begin(pki: &Pki, attempt: u16, devices: &mut [Device]) -> Aggregator {
+    let mut aggregator = Aggregator::new(&devices[0].plan, pki, attempt);
+    for device in devices {
+        let mail = device.enter(attempt).expect("it enters");
         aggregator.take(device.id(), &mail);
     }
     aggregator.round.close().expect("a roster");
-    (aggregator, devices)
+    aggregator
 }
 
 /// All of them answer what the open stage asks, and it is closed.
 fn stage(aggregator: &mut Aggregator, devices: &mut [Device]) {
+    stage_of(1, aggregator, devices);
+}
+
+fn stage_of(attempt: u16, aggregator: &mut Aggregator, devices: &mut [Device]) {
     for device in devices {
         let letter = aggregator.letter(&device.id());
-        let mail = device.answer(1, letter).expect("an answer").expect("a message");
+        let mail = device.answer(attempt, letter).expect("an answer").expect("a message");
         aggregator.take(device.id(), &mail);
     }
     aggregator.round.close().expect("enough");
@@ -199,7 +240,7 @@ fn devices_with_certificates_give_their_sum_and_nothing_else() {
     stage(&mut aggregator, &mut devices);
     let sums = SecureSums::of(&plan(), PARAMETERS).expect("numbers").expect("secure sums");
     let summed = aggregator.round.summed(&sums).expect("a sum").expect("a mean");
-    assert_eq!((summed.weight, summed.within_clip), (400, 4));
+    assert_eq!((summed.weight, summed.within_clip), (400, Some(4)));
     for value in summed.mean {
         assert!((f64::from(value) - 0.5).abs() < 4.0 * sums.numerics().scale(), "{value}");
     }
@@ -268,7 +309,7 @@ fn a_disk_from_before_the_attempt_makes_other_keys_and_masks_nothing_twice() {
     // The folder as it was before: nothing of the attempt is in it.
     let id = device.id();
     let old = tempfile::tempdir().expect("a folder");
-    device.keeper = keeper(old.path(), id);
+    device.keeper = keeper(old.path(), id, &plan());
     let mail = device.enter(1).expect("it cannot know");
     assert_ne!(mail.message, keys, "fresh keys, so no mask is the same");
 }
@@ -281,4 +322,55 @@ fn leaving_keeps_that_the_attempt_was_begun_and_drops_what_was_said() {
     assert_eq!(device.keeper.carry_out(Order::Leave(start(1).address)).len(), 0);
     assert!(device.keeper.journal.restored(&setup()).expect("a journal").advertisement().is_none());
     assert_eq!(device.enter(1), Err(Refusal::SecureBurned));
+}
+
+#[test]
+fn inv5_each_masked_update_with_noise_is_charged_and_none_is_made_beyond_the_budget() {
+    let pki = Pki::new(1);
+    let mut devices: Vec<Device> = (0..4).map(|index| Device::under(noisy_plan(), &pki, index)).collect();
+    let mut masked = Vec::new();
+    for attempt in 1..=3 {
+        let mut aggregator = begin(&pki, attempt, &mut devices);
+        stage_of(attempt, &mut aggregator, &mut devices);
+        let device = &mut devices[0];
+        let letter = aggregator.letter(&device.id());
+        assert_eq!(device.answer(attempt, letter), Ok(None), "envelopes are not answered");
+        let made = device.try_mask(0.5);
+        let spent = &device.keeper.ledger.status().runs[0];
+        if attempt < 3 {
+            masked.push(made.expect("there is budget left"));
+            assert_eq!(spent.rounds, u32::from(attempt), "each attempt has noise of its own");
+        } else {
+            assert!(matches!(made, Err(Decline::Policy(PolicyRule::EpsilonLifetime))), "the budget is gone");
+            assert_eq!(spent.rounds, 2);
+            let letter = aggregator.letter(&device.id());
+            assert_eq!(device.answer(3, letter), Err(Refusal::SecureBurned), "and the keys with it");
+        }
+    }
+    assert_ne!(masked[0].bytes(), masked[1].bytes());
+}
+
+#[test]
+fn a_sum_of_zeros_has_the_noise_of_its_survivors_and_says_nothing_else() {
+    let pki = Pki::new(1);
+    let mut devices: Vec<Device> = (0..4).map(|index| Device::under(noisy_plan(), &pki, index)).collect();
+    let mut aggregator = begin(&pki, 1, &mut devices);
+    stage(&mut aggregator, &mut devices);
+    for device in &mut devices {
+        let letter = aggregator.letter(&device.id());
+        assert_eq!(device.answer(1, letter), Ok(None), "envelopes are not answered");
+        let message = device.mask(0.0).bytes().to_vec();
+        aggregator.take(device.id(), &SecureMail { address: start(1).address, message, chain: Vec::new() });
+    }
+    aggregator.round.close().expect("survivors");
+    stage(&mut aggregator, &mut devices);
+    stage(&mut aggregator, &mut devices);
+    let sums = SecureSums::of(&noisy_plan(), PARAMETERS).expect("numbers").expect("secure sums");
+    let summed = aggregator.round.summed(&sums).expect("a sum").expect("a mean");
+    assert_eq!((summed.weight, summed.within_clip), (4, None));
+    assert!(summed.train_loss.is_nan(), "noise would drown it");
+    // Four shares, of which three make five clipping norms of ten: 58 on the sum, 14.4 on the mean. Without noise all would be zero.
+    let energy: f64 = summed.mean.iter().map(|value| f64::from(*value).powi(2)).sum();
+    let deviation = (energy / PARAMETERS as f64).sqrt();
+    assert!((4.0..40.0).contains(&deviation), "{deviation}");
 }

@@ -7,9 +7,10 @@
 //! | --- | --- | --- |
 //! | [`pld`] | the distribution of the privacy loss, by Fourier transform | within its grid, an upper bound |
 //! | [`rdp`] | Rényi divergences at a fixed list of orders | some per cent above; no transform, any number of steps |
-//! | [`gaussian`] | releases that were not sampled, in closed form | exact; a past is one number, for ledgers |
+//! | [`gaussian`] | Gaussian releases that were not sampled, in closed form | exact |
+//! | [`concentrated`] | those, and sums of noise that devices add in shares | some per cent above |
 //!
-//! All are upper bounds. [`spent`] asks them about a run's rounds. [`noise`] is what they account for, on integers and exact; where its
+//! All are upper bounds. [`spent`] asks them about a run's rounds; a [`Past`] is what ledgers add up. [`noise`] is what they account for, on integers and exact; where its
 //! words come from is the caller's business.
 //!
 //! What this crate is not: it keeps no ledger. It reads no clock, entropy, file or socket (invariant 7).
@@ -31,6 +32,6 @@ pub mod statement;
 mod transform;
 
 pub use accountant::{
-    Accountant, Charge, Mechanism, PrivacyError, SampledGaussian, Sampling, Statement, Tree, gaussian,
-    noise_multiplier, pld, rdp, rounds_within, spent,
+    Accountant, Charge, Mechanism, Past, PrivacyError, SampledGaussian, Sampling, Statement, Tree, concentrated,
+    gaussian, noise_multiplier, pld, rdp, rounds_within, spent,
 };

@@ -75,23 +75,27 @@ fn noise(privacy: Option<&PrivacyPlan>, rounds_spent: u32) -> (Vec<String>, Vec<
         );
         return (vec![none], vec!["No epsilon holds.".to_owned()]);
     };
-    let who = match (dp.mode, privacy.asked.secure_aggregation) {
-        (DpMode::Local, _) => {
-            "Each device adds all of the noise to its own update: it protects from the aggregator as well."
-        }
-        (DpMode::Distributed, _) => {
-            "Each device adds a share of the noise inside the secure sum: the aggregator sees the sum with its noise only, as long as no \
-             more devices drop out or work with it than the plan assumes."
-        }
-        (_, true) => {
-            "The aggregator adds the noise to the sum: it sees the sum without it, and has to be trusted to add it and to forget."
-        }
-        (_, false) => {
-            "The aggregator adds the noise to the sum: it sees each update without it, and has to be trusted to add it and to forget."
-        }
+    let multiplier = dp.noise_multiplier;
+    let (who, amount) = match dp.mode {
+        DpMode::Local => (
+            "Each device adds all of the noise to its own update: it protects from the aggregator as well.",
+            format!("Its standard deviation on each update is {multiplier} clipping norms."),
+        ),
+        DpMode::Distributed => (
+            "Each device adds a share of the noise inside the secure sum: the aggregator sees the sum with its noise only, and no device \
+             helps with a smaller sum than the plan says.",
+            format!(
+                "Its standard deviation is at least {multiplier} clipping norms, on a sum over {} devices, of which {} work with it; it is more on \
+                 larger ones.",
+                privacy.asked.cohort_min,
+                u32::from(privacy.asked.cohort_min) - privacy.honest_min()
+            ),
+        ),
+        _ => (
+            "The aggregator adds the noise to the sum: it sees each update without it, and has to be trusted to add it and to forget.",
+            format!("Its standard deviation on a round's sum is {multiplier} clipping norms."),
+        ),
     };
-    let on = if dp.mode == DpMode::Local { "each update" } else { "a round's sum" };
-    let amount = format!("Its standard deviation on {on} is {} clipping norms.", dp.noise_multiplier);
     let figure = |rounds: u32| spent(&charge, rounds).unwrap_or(f64::INFINITY);
     let planned = privacy.rounds;
     let mut epsilon = vec![
@@ -185,26 +189,16 @@ mod tests {
             {privacy}
             "#
         );
-        let mut plan = TaskPlan::new(&TaskFile::parse(&task, &[]).expect("a task"), 1).expect("a plan");
-        if let Some(asked) = plan.privacy.as_mut().map(|privacy| &mut privacy.asked)
-            && privacy.contains(SHARES)
-        {
-            // No task may ask for it yet.
-            asked.secure_aggregation = true;
-            asked.dp.as_mut().expect("noise is asked for").mode = DpMode::Distributed;
-        }
+        let plan = TaskPlan::new(&TaskFile::parse(&task, &[]).expect("a task"), 1).expect("a plan");
         words(plan.privacy.as_ref(), rounds_spent).to_string()
     }
-
-    /// Asks for noise in shares.
-    const SHARES: &str = "# shares\n";
 
     const SECURE: &str = "[privacy]\nsecure_aggregation = true\nclip = 0.5\ncohort_min = 10\n";
 
     fn noisy(mode: &str, more: &str) -> String {
-        let (mode, shares) = if mode == "distributed" { ("central", SHARES) } else { (mode, "") };
+        let secure = if mode == "distributed" { "secure_aggregation = true\ncohort_min = 30\n" } else { "" };
         format!(
-            "[privacy]\n{shares}weights = \"uniform\"\ndp = {{ mode = \"{mode}\", clip = 1.0, noise_multiplier = 4.0, delta = 1e-3 {more} }}"
+            "[privacy]\n{secure}weights = \"uniform\"\ndp = {{ mode = \"{mode}\", clip = 1.0, noise_multiplier = 4.0, delta = 1e-3 {more} }}"
         )
     }
 
@@ -222,6 +216,7 @@ mod tests {
             noisy("central", ", epsilon_max = 3.65"),
             noisy("local", ""),
             noisy("distributed", ""),
+            noisy("distributed", "").replace("= 30", "= 20"),
             noisy("central", "").replace("4.0", "2.0"),
             noisy("central", "").replace("1e-3", "1e-4"),
             noisy("central", ", mechanism = { tree = { participations_max = 2, separation_min = 3 } }"),
@@ -245,6 +240,8 @@ mod tests {
         assert!(secure.contains("nothing limits what the sums"), "{secure}");
         let central = text(&noisy("central", ""), 0);
         assert!(central.contains("it sees each update without it"), "{central}");
+        let distributed = text(&noisy("distributed", ""), 0);
+        assert!(distributed.contains("30 devices, of which 4 work with it"), "{distributed}");
         let local = text(&noisy("local", ""), 0);
         assert!(local.contains("protects from the aggregator as well"), "{local}");
     }

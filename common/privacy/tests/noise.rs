@@ -6,7 +6,7 @@
     reason = "figures of tests stay far within their types"
 )]
 
-use starling_privacy::noise::{DiscreteGaussian, Simulated, Source, SumNoise};
+use starling_privacy::noise::{DiscreteGaussian, ShareError, ShareNoise, Simulated, Source, SumNoise};
 
 /// The 99.99 % quantile of chi-square with `freedom` degrees (Wilson and Hilferty 1931).
 fn chi_square_max(freedom: f64) -> f64 {
@@ -122,6 +122,36 @@ fn few_levels_pay_for_their_rounding() {
     // A norm of 10 units over 400 coordinates: rounding may double it.
     let noise = SumNoise::new(1.5, 10.0, 400).expect("in range");
     assert!((noise.deviation() - 30.0).abs() < 1e-3);
+}
+
+#[test]
+fn the_smallest_sum_of_shares_has_the_stated_deviation_and_larger_ones_have_more() {
+    const COORDINATES: usize = 50_000;
+    // z = 1.5, a norm of 1,000 units, and eight devices that keep their noise to themselves.
+    let noise = ShareNoise::new(1.5, 1000.0, 8, COORDINATES).expect("in range");
+    let mut sum = vec![0; COORDINATES];
+    for device in 1u32..=20 {
+        noise.add_to(&mut sum, &mut Simulated::new(5, &[device.into()]));
+        let (mean, deviation, correlation) = moments(&sum, 1);
+        let stated = 1500.0 * (f64::from(device) / 8.0).sqrt();
+        // Four standard errors of a deviation, of a mean and of a correlation.
+        let error = 4.0 / (COORDINATES as f64).sqrt();
+        assert!(
+            (deviation / stated - 1.0).abs() < error / 2f64.sqrt(),
+            "{device} devices: {deviation}, stated {stated}"
+        );
+        assert!((mean / stated).abs() < error && correlation.abs() < error, "{mean} {correlation}");
+        assert!(sum.iter().all(|value| value.unsigned_abs() <= noise.sum_max(device)));
+    }
+    assert!(noise.sum_max(20) < 20 * noise.share_max(), "a sum needs less room than its terms could take");
+}
+
+#[test]
+fn shares_that_are_too_fine_are_refused() {
+    let error = ShareNoise::new(0.5, 10.0, 100, 10).expect_err("a deviation of half a unit");
+    assert_eq!(error, ShareError::Fine(0.5));
+    assert!(ShareNoise::new(0.5, 40.0, 100, 10).is_ok());
+    assert!(matches!(ShareNoise::new(0.0, 10.0, 1, 10), Err(ShareError::Deviation(_))));
 }
 
 #[test]

@@ -50,6 +50,7 @@
 //!     plan: Digest::of(b"plan"),
 //!     values: 4,
 //!     value_max: 1000,
+//!     sum_max: 5000,
 //!     weight_max: 1,
 //!     cohort_min: 3,
 //!     cohort_max: 5,

@@ -19,8 +19,11 @@ pub struct Setup {
     pub plan: Digest,
     /// Coordinates of a vector.
     pub values: u32,
-    /// The largest magnitude of a coordinate.
+    /// The largest magnitude of a coordinate of one device.
     pub value_max: u64,
+    /// The largest magnitude of a coordinate of a sum: what the ring has room for. At most `cohort_max` times the former; less where
+    /// coordinates carry noise, most of which cancels out.
+    pub sum_max: u64,
     /// The examples that a device is counted as at most (W of `min(n, W) / W`); 1 where devices count alike.
     pub weight_max: u32,
     /// Fewer devices, or survivors, than this are no cohort.
@@ -45,6 +48,7 @@ impl Setup {
             &self.plan.0,
             &self.values.to_le_bytes(),
             &self.value_max.to_le_bytes(),
+            &self.sum_max.to_le_bytes(),
             &self.weight_max.to_le_bytes(),
             &self.cohort_min.to_le_bytes(),
             &self.cohort_max.to_le_bytes(),
@@ -53,12 +57,12 @@ impl Setup {
         ])
     }
 
-    /// The smallest ring that holds the sum of `cohort_max` vectors.
+    /// The smallest ring that holds the sum.
     ///
     /// # Errors
     /// [`Refused::Setup`] when 64 bits are not enough.
     pub fn ring(&self) -> Result<Ring, Refused> {
-        Ring::for_sum(self.cohort_max.into(), self.value_max).ok_or(Refused::Setup("its sums need more than 64 bits"))
+        Ring::for_sum(self.sum_max).ok_or(Refused::Setup("its sums need more than 64 bits"))
     }
 
     /// Whether the setup is one that machines here can carry out.
@@ -71,6 +75,10 @@ impl Setup {
         }
         if self.value_max == 0 || self.weight_max == 0 {
             return Err(Refused::Setup("its coordinates or weights can only be zero"));
+        }
+        let all = u128::from(self.cohort_max) * u128::from(self.value_max);
+        if self.sum_max < self.value_max || u128::from(self.sum_max) > all {
+            return Err(Refused::Setup("its sums are smaller than their terms, or larger than all of them together"));
         }
         if usize::from(self.cohort_min) < COHORT_MIN
             || usize::from(self.cohort_max) > COHORT_MAX

@@ -22,13 +22,10 @@ impl Ring {
         (1..=64).contains(&width).then_some(Self { width })
     }
 
-    /// The smallest ring in which the sum of `terms` integers of magnitude at most `value_max` is itself: 2 · terms · value_max + 1
-    /// ≤ 2^w. `None` when 64 bits are not enough.
-    ///
-    /// Nothing wraps, with certainty and not with high probability: what a bound on each term holds for counts here, noise
-    /// included.
-    pub fn for_sum(terms: u32, value_max: u64) -> Option<Self> {
-        let values = 2 * u128::from(terms) * u128::from(value_max) + 1;
+    /// The smallest ring in which a sum of magnitude at most `sum_max` is itself: 2 · sum_max + 1 ≤ 2^w. `None` when 64 bits are not
+    /// enough.
+    pub fn for_sum(sum_max: u64) -> Option<Self> {
+        let values = 2 * u128::from(sum_max) + 1;
         // The smallest w with values ≤ 2^w.
         let width = u128::BITS - (values - 1).leading_zeros();
         Self::new(u8::try_from(width.max(1)).ok()?)
@@ -317,7 +314,7 @@ mod tests {
     #[test]
     fn the_smallest_ring_holds_the_sum() {
         for (terms, value_max, width) in [
-            (100, 32_767, 23),
+            (100u64, 32_767, 23),
             (100, 7, 11),
             (3, 1, 3),
             (1, 1, 2),
@@ -325,9 +322,9 @@ mod tests {
             (128, 1 << 40, 49),
             (1, (1 << 63) - 1, 64),
         ] {
-            let ring = Ring::for_sum(terms, value_max).expect("64 bits are enough");
+            let ring = Ring::for_sum(terms * value_max).expect("64 bits are enough");
             assert_eq!(ring.width(), width, "{terms} × {value_max}");
-            let extreme = i64::try_from(u64::from(terms) * value_max).expect("63 bits");
+            let extreme = i64::try_from(terms * value_max).expect("63 bits");
             let sum = RingVector::from_signed(ring, &[extreme, -extreme]);
             assert_eq!(sum.to_signed(), [extreme, -extreme]);
             if width > 1 {
@@ -335,7 +332,7 @@ mod tests {
                 assert_ne!(narrower.to_signed(), [extreme, -extreme]);
             }
         }
-        assert_eq!(Ring::for_sum(3, u64::MAX), None);
+        assert_eq!(Ring::for_sum(1 << 63), None);
         assert_eq!((Ring::new(0), Ring::new(65)), (None, None));
     }
 

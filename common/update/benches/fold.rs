@@ -3,9 +3,10 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use starling_privacy::noise::Simulated;
 use starling_spec::random::{Purpose, Random};
 use starling_spec::{CodecSpec, UpdateSettings};
-use starling_update::ring::{RingNumerics, RingReport, RingSettings};
+use starling_update::ring::{RingNumerics, RingReport, RingSettings, Tallies};
 use starling_update::{Fold, Numerics, Version, admit, seal};
 use starling_wire::{Address, DeviceId, Digest, RunId, TaskId, UpdateReport};
 
@@ -67,17 +68,19 @@ fn ring(criterion: &mut Criterion) {
             weight_max: 1000,
             subset_per_million,
             cohort_max: 20,
-            noise_max: 0,
-            metrics_max: vec![],
+            tallies: Some(Tallies { metrics_max: vec![] }),
+            noise: None,
         };
         let numerics = RingNumerics::new(&settings, SMALL).expect("good settings");
         let (report, shared) = (RingReport { examples: 100, metrics: &[] }, Digest([1; 32]));
-        let encode = || numerics.encode(black_box(&delta), report, &shared, 7, None).expect("a good delta");
+        let encode = || {
+            numerics.encode(black_box(&delta), report, &shared, 7, &mut Simulated::new(0, &[])).expect("a good delta")
+        };
         let vector = encode();
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Elements(SMALL as u64)).sample_size(20);
         group.bench_function("encode", |bencher| bencher.iter(encode));
-        group.bench_function("decode", |bencher| bencher.iter(|| numerics.decode(black_box(&vector), &shared)));
+        group.bench_function("decode", |bencher| bencher.iter(|| numerics.decode(black_box(&vector), &shared, 1)));
         group.finish();
     }
 }

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use proptest::prelude::*;
+use starling_privacy::noise::{ShareError, Simulated};
 use starling_secagg::RingVector;
 use starling_spec::random::{Purpose, Random};
 use starling_update::CodecSpec;
-use starling_update::ring::{RingError, RingNumerics, RingReport, RingSettings, ring_bits};
+use starling_update::ring::{RingError, RingNumerics, RingReport, RingSettings, Shares, Tallies, ring_bits};
 use starling_wire::Digest;
 
 fn settings(bits: u8) -> RingSettings {
@@ -16,8 +17,8 @@ fn settings(bits: u8) -> RingSettings {
         weight_max: 600,
         subset_per_million: 1_000_000,
         cohort_max: 20,
-        noise_max: 0,
-        metrics_max: vec![1000, 1_000_000],
+        tallies: Some(Tallies { metrics_max: vec![1000, 1_000_000] }),
+        noise: None,
     }
 }
 
@@ -32,6 +33,11 @@ fn delta(count: usize, norm: f64, seed: u64) -> Vec<f32> {
 
 fn report(examples: u32) -> RingReport<'static> {
     RingReport { examples, metrics: &[7, 123_456] }
+}
+
+/// Where no noise is asked for.
+fn no_words() -> Simulated {
+    Simulated::new(0, &[])
 }
 
 fn shared(seed: u64) -> Digest {
@@ -61,12 +67,12 @@ fn the_mean_is_weighted_by_examples_up_to_the_cap() {
     let vectors: Vec<Vec<i64>> = (0u64..)
         .zip(deltas.iter().zip(examples))
         .map(|(key, (delta, examples))| {
-            numerics.encode(delta, report(examples), &shared(1), key, None).expect("a good delta")
+            numerics.encode(delta, report(examples), &shared(1), key, &mut no_words()).expect("a good delta")
         })
         .collect();
-    let mean = numerics.decode(&ring_sum(&numerics, &vectors), &shared(1)).expect("a sum");
+    let mean = numerics.decode(&ring_sum(&numerics, &vectors), &shared(1), 4).expect("a sum");
     // 5,000 examples count as 600.
-    assert_eq!((mean.weight_sum, mean.within_clip), (10 + 300 + 600 + 600, 4));
+    assert_eq!((mean.weight_sum, mean.within_clip), (10 + 300 + 600 + 600, Some(4)));
     assert_eq!(mean.metrics, [28, 493_824]);
     let weights = [10.0, 300.0, 600.0, 600.0].map(|weight: f64| weight / 1510.0);
     let error: f64 = (0..3000)
@@ -83,14 +89,16 @@ fn the_mean_is_weighted_by_examples_up_to_the_cap() {
 fn an_update_beyond_the_norm_is_clipped_after_its_weight() {
     let numerics = RingNumerics::new(&settings(16), 1000).expect("good settings");
     // Norm 30, but 30 of 600 examples: 1.5 after the weight, within the norm of 2.
-    let light = numerics.encode(&delta(1000, 30.0, 1), report(30), &shared(1), 1, None).expect("a good delta");
-    let mean = numerics.decode(&light, &shared(1)).expect("a sum");
-    assert_eq!((mean.weight_sum, mean.within_clip), (30, 1));
+    let light =
+        numerics.encode(&delta(1000, 30.0, 1), report(30), &shared(1), 1, &mut no_words()).expect("a good delta");
+    let mean = numerics.decode(&light, &shared(1), 4).expect("a sum");
+    assert_eq!((mean.weight_sum, mean.within_clip), (30, Some(1)));
     assert!((norm(&mean.mean) / 30.0 - 1.0).abs() < 1e-3);
     // The same with all examples is cut to the norm, in its direction.
-    let heavy = numerics.encode(&delta(1000, 30.0, 1), report(600), &shared(1), 1, None).expect("a good delta");
-    let mean = numerics.decode(&heavy, &shared(1)).expect("a sum");
-    assert_eq!((mean.weight_sum, mean.within_clip), (600, 0));
+    let heavy =
+        numerics.encode(&delta(1000, 30.0, 1), report(600), &shared(1), 1, &mut no_words()).expect("a good delta");
+    let mean = numerics.decode(&heavy, &shared(1), 4).expect("a sum");
+    assert_eq!((mean.weight_sum, mean.within_clip), (600, Some(0)));
     assert!((norm(&mean.mean) / 2.0 - 1.0).abs() < 1e-3);
     let cosine: f64 = mean.mean.iter().zip(delta(1000, 1.0, 1)).map(|(a, b)| f64::from(*a) * f64::from(b)).sum();
     assert!(cosine / 2.0 > 0.9999);
@@ -106,8 +114,9 @@ fn rounding_costs_what_a_uniform_quantiser_costs() {
         let mut error = 0.0;
         for seed in 0..100 {
             let delta = delta(4096, 2.0, seed);
-            let vector = numerics.encode(&delta, report(1), &shared(seed), seed, None).expect("a good delta");
-            let mean = numerics.decode(&vector, &shared(seed)).expect("a sum");
+            let vector =
+                numerics.encode(&delta, report(1), &shared(seed), seed, &mut no_words()).expect("a good delta");
+            let mean = numerics.decode(&vector, &shared(seed), 4).expect("a sum");
             error += mean.mean.iter().zip(&delta).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / 100.0;
         }
         let expected = numerics.scale().powi(2) / 6.0 * 4096.0;
@@ -124,7 +133,8 @@ fn the_integer_norm_keeps_its_bound_whatever_the_delta() {
             let mut one_place = vec![0.0; count];
             one_place[count / 2] = 1e6;
             for (seed, delta) in (0u64..).zip([one_place, vec![-1e3; count], vec![1e-6; count], delta(count, 2.0, 1)]) {
-                let vector = numerics.encode(&delta, report(600), &shared(seed), seed, None).expect("a good delta");
+                let vector =
+                    numerics.encode(&delta, report(600), &shared(seed), seed, &mut no_words()).expect("a good delta");
                 let norm_squared: u64 = vector.iter().map(|level| level.unsigned_abs().pow(2)).sum();
                 assert!(norm_squared <= numerics.norm_squared_max(), "{bits} {count} {seed}");
             }
@@ -139,10 +149,12 @@ fn a_subset_is_the_same_for_all_and_the_rest_stays_zero() {
     let deltas = [delta(2000, 1.0, 1), delta(2000, 1.0, 2)];
     let vectors: Vec<Vec<i64>> = (0u64..)
         .zip(&deltas)
-        .map(|(key, delta)| numerics.encode(delta, report(600), &shared(5), key, None).expect("a good delta"))
+        .map(|(key, delta)| {
+            numerics.encode(delta, report(600), &shared(5), key, &mut no_words()).expect("a good delta")
+        })
         .collect();
     assert_eq!(vectors[0].len(), numerics.coordinates());
-    let mean = numerics.decode(&ring_sum(&numerics, &vectors), &shared(5)).expect("a sum");
+    let mean = numerics.decode(&ring_sum(&numerics, &vectors), &shared(5), 4).expect("a sum");
     let touched: Vec<usize> = (0..2000).filter(|index| mean.mean[*index] != 0.0).collect();
     assert!((195..=200).contains(&touched.len()), "{}", touched.len());
     let error: f64 = touched
@@ -152,33 +164,86 @@ fn a_subset_is_the_same_for_all_and_the_rest_stays_zero() {
     let energy: f64 = touched.iter().map(|index| f64::from(mean.mean[*index]).powi(2)).sum();
     assert!(error < 0.2 * energy, "{error} {energy}");
     // Another commitment, another subset.
-    let other = numerics.decode(&ring_sum(&numerics, &vectors), &shared(6)).expect("a sum");
+    let other = numerics.decode(&ring_sum(&numerics, &vectors), &shared(6), 4).expect("a sum");
     assert!((0..2000).filter(|index| other.mean[*index] != 0.0).ne(touched));
 }
 
+/// Noise of 1.5 norms over the smallest sum, in which eight devices keep their share to themselves.
+fn noisy(bits: u8) -> RingSettings {
+    RingSettings {
+        tallies: None,
+        weight_max: 1,
+        noise: Some(Shares { noise_multiplier: 1.5, honest: 8 }),
+        ..settings(bits)
+    }
+}
+
 #[test]
-fn noise_has_its_room_and_no_more() {
-    let noisy = RingSettings { noise_max: 1000, ..settings(4) };
-    let numerics = RingNumerics::new(&noisy, 100).expect("good settings");
-    assert_eq!(numerics.value_max(), 1007);
-    let count = numerics.coordinates();
-    let encode = |noise: &[i64]| numerics.encode(&delta(100, 1.0, 1), report(600), &shared(1), 1, Some(noise));
-    let plain = numerics.encode(&delta(100, 1.0, 1), report(600), &shared(1), 1, None).expect("a good delta");
-    let shifted = encode(&vec![-1000; count]).expect("within the bound");
-    assert!(plain.iter().zip(&shifted).all(|(plain, shifted)| shifted - plain == -1000));
-    assert_eq!(
-        encode(&vec![1001; count]).err(),
-        Some(RingError::Bound { what: "a noise sample", got: 1001, bound: 1000 })
-    );
-    assert_eq!(encode(&[0]).err(), Some(RingError::Length { expected: count, got: 1 }));
-    // Twenty devices at the very edge, on both sides: nothing wraps.
+fn without_noise_nothing_wraps_and_no_bit_is_spare() {
+    let numerics = RingNumerics::new(&settings(4), 100).expect("good settings");
     let edge = i64::try_from(numerics.value_max()).expect("small");
     for side in [edge, -edge] {
-        let vectors = vec![vec![side; count]; 20];
-        assert_eq!(ring_sum(&numerics, &vectors), vec![20 * side; count]);
+        let vectors = vec![vec![side; numerics.coordinates()]; 20];
+        assert_eq!(ring_sum(&numerics, &vectors), vec![20 * side; numerics.coordinates()]);
     }
-    // With one bit less it would.
-    assert!(2 * 20 * numerics.value_max() + 1 > 1 << (numerics.ring().width() - 1));
+    assert_eq!(numerics.sum_max(), 20 * numerics.value_max());
+    assert!(2 * numerics.sum_max() + 1 > 1 << (numerics.ring().width() - 1));
+}
+
+#[test]
+fn the_sum_of_updates_has_at_least_the_noise_that_is_charged_whoever_drops_out() {
+    const PARAMETERS: usize = 50_000;
+    let numerics = RingNumerics::new(&noisy(4), PARAMETERS).expect("good settings");
+    assert_eq!(numerics.coordinates(), PARAMETERS, "nothing is tallied: the noise would drown it");
+    // What an update weighs at most, in units of the scale; it is what the noise is measured by.
+    let norm_max = (numerics.norm_squared_max() as f64).sqrt();
+    assert!(norm_max * numerics.scale() > 2.0 && norm_max * numerics.scale() < 2.2, "{}", norm_max * numerics.scale());
+    let vectors: Vec<Vec<i64>> = (0..20)
+        .map(|device| {
+            let zeros = vec![0.0; PARAMETERS];
+            let mut words = Simulated::new(9, &[device]);
+            numerics
+                .encode(&zeros, RingReport { examples: 1, metrics: &[] }, &shared(1), device, &mut words)
+                .expect("zeros")
+        })
+        .collect();
+    for survivors in [8, 13, 20] {
+        let sum = ring_sum(&numerics, &vectors[..survivors]);
+        let squares: f64 = sum.iter().map(|value| (*value as f64).powi(2)).sum();
+        let deviation = (squares / PARAMETERS as f64).sqrt();
+        let stated = 1.5 * norm_max * (survivors as f64 / 8.0).sqrt();
+        // Three standard errors of a deviation over so many coordinates are one part in a hundred.
+        assert!((deviation / stated - 1.0).abs() < 0.01, "{survivors}: {deviation}, stated {stated}");
+        // The mean is over those who are there, and has the noise's share in units of the parameters.
+        let mean = numerics.decode(&sum, &shared(1), survivors).expect("a sum");
+        assert_eq!((mean.weight_sum, mean.within_clip), (survivors as i128, None));
+        let expected = deviation * numerics.scale() * (PARAMETERS as f64).sqrt() / survivors as f64;
+        assert!((norm(&mean.mean) / expected - 1.0).abs() < 1e-3, "{} {expected}", norm(&mean.mean));
+    }
+}
+
+#[test]
+fn noise_is_drawn_anew_from_the_words_it_is_given_and_hides_the_update() {
+    let numerics = RingNumerics::new(&noisy(8), 2000).expect("good settings");
+    let encode = |delta: &[f32], words: u64| {
+        let report = RingReport { examples: 1, metrics: &[] };
+        numerics.encode(delta, report, &shared(1), 3, &mut Simulated::new(words, &[])).expect("a good delta")
+    };
+    let (update, zeros) = (delta(2000, 2.0, 1), vec![0.0; 2000]);
+    assert_ne!(encode(&update, 1), encode(&update, 2));
+    // The same words, the same noise: what is left is the update, within its bound.
+    let left: u64 = encode(&update, 1).iter().zip(encode(&zeros, 1)).map(|(a, b)| (a - b).pow(2).unsigned_abs()).sum();
+    assert!(left > 0 && left <= numerics.norm_squared_max());
+}
+
+#[test]
+fn a_ring_has_room_for_the_noise_of_a_sum_and_not_for_that_of_each_term() {
+    let numerics = RingNumerics::new(&noisy(4), 50_000).expect("good settings");
+    assert!(numerics.sum_max() < 20 * numerics.value_max() / 3);
+    assert!(2 * numerics.sum_max() + 1 > 1 << (numerics.ring().width() - 1), "no bit is spare");
+    let fine = RingSettings { noise: Some(Shares { noise_multiplier: 0.01, honest: 20 }), ..noisy(2) };
+    let error = RingNumerics::new(&fine, 100).expect_err("shares of a fraction of a unit");
+    assert!(matches!(error, RingError::Noise { honest: 20, reason: ShareError::Fine(_) }), "{error}");
 }
 
 #[test]
@@ -190,27 +255,28 @@ fn bad_settings_and_deltas_are_refused_by_name() {
         (RingSettings { weight_max: 0, ..good.clone() }, "weight_max"),
         (RingSettings { subset_per_million: 0, ..good.clone() }, "subset_per_million"),
         (RingSettings { cohort_max: 0, ..good.clone() }, "cohort_max"),
-        (RingSettings { metrics_max: vec![0], ..good.clone() }, "metrics_max"),
+        (RingSettings { tallies: Some(Tallies { metrics_max: vec![0] }), ..good.clone() }, "metrics_max"),
     ] {
         match RingNumerics::new(&wrong, 10) {
             Err(RingError::Setting { name: got, .. }) => assert_eq!(got, name),
             other => panic!("{name}: {other:?}"),
         }
     }
-    let wide = RingSettings { noise_max: u64::MAX, ..good.clone() };
-    assert_eq!(RingNumerics::new(&wide, 10).err(), Some(RingError::TooWide { cohort_max: 20 }));
+    let wide = RingSettings { cohort_max: u32::MAX, codec: CodecSpec::Quantised(16), ..noisy(16) };
+    let wide = RingSettings { noise: Some(Shares { noise_multiplier: 2f64.powi(42), honest: 1 }), ..wide };
+    assert_eq!(RingNumerics::new(&wide, 10).err(), Some(RingError::TooWide { cohort_max: u32::MAX }));
     let numerics = RingNumerics::new(&good, 3).expect("good settings");
-    let encode = |delta: &[f32], report| numerics.encode(delta, report, &shared(1), 1, None).err();
+    let encode = |delta: &[f32], report| numerics.encode(delta, report, &shared(1), 1, &mut no_words()).err();
     assert_eq!(encode(&[0.0, f32::NAN, 0.0], report(1)), Some(RingError::NotFinite { index: 1 }));
     assert_eq!(encode(&[0.0; 2], report(1)), Some(RingError::Length { expected: 3, got: 2 }));
     assert_eq!(encode(&[0.0; 3], report(0)), Some(RingError::NoExamples));
     let liar = RingReport { examples: 1, metrics: &[1001, 0] };
     assert_eq!(encode(&[0.0; 3], liar), Some(RingError::Bound { what: "a metric", got: 1001, bound: 1000 }));
     assert_eq!(
-        numerics.decode(&[0; 2], &shared(1)).err(),
+        numerics.decode(&[0; 2], &shared(1), 4).err(),
         Some(RingError::Length { expected: numerics.coordinates(), got: 2 })
     );
-    assert_eq!(numerics.decode(&vec![0; numerics.coordinates()], &shared(1)).err(), Some(RingError::NoExamples));
+    assert_eq!(numerics.decode(&vec![0; numerics.coordinates()], &shared(1), 4).err(), Some(RingError::NoExamples));
 }
 
 /// The table of `docs/PRIVACY.md` says what the code does.
@@ -253,7 +319,7 @@ proptest! {
         let vectors: Vec<Vec<i64>> = (0..devices as u64).map(|device| {
             let delta = delta(count, 10f64.powf(4.0 * random.unit_f64() - 2.0), seed ^ device);
             let examples = 1 + u32::try_from(random.below(2000)).expect("small");
-            numerics.encode(&delta, report(examples), &shared(seed), device, None).expect("a good delta")
+            numerics.encode(&delta, report(examples), &shared(seed), device, &mut no_words()).expect("a good delta")
         }).collect();
         for vector in &vectors {
             prop_assert_eq!(vector.len(), numerics.coordinates());

@@ -6,10 +6,11 @@ mod world;
 
 use std::collections::BTreeMap;
 
+use starling_privacy::noise::Simulated;
 use starling_secagg::{RingVector, Setup};
 use starling_spec::random::{Purpose, Random, device_key};
 use starling_update::CodecSpec;
-use starling_update::ring::{RingNumerics, RingReport, RingSettings};
+use starling_update::ring::{RingNumerics, RingReport, RingSettings, Tallies};
 use starling_wire::DeviceId;
 use world::{Leaves, World, device_id, nobody};
 
@@ -29,8 +30,8 @@ fn the_mean_of_the_survivors_comes_out_and_rotation_and_subset_follow_from_the_s
         weight_max: 100,
         subset_per_million: 500_000,
         cohort_max: 12,
-        noise_max: 0,
-        metrics_max: vec![100],
+        tallies: Some(Tallies { metrics_max: vec![100] }),
+        noise: None,
     };
     let numerics = RingNumerics::new(&settings, PARAMETERS).expect("good settings");
     let setup = Setup { weight_max: 100, ..world::setup(12, numerics.coordinates(), numerics.value_max()) };
@@ -44,7 +45,9 @@ fn the_mean_of_the_survivors_comes_out_and_rotation_and_subset_follow_from_the_s
         (1u32..).map(|index| 20 * index).zip(0..12).map(|(n, index)| (device_id(index), n)).collect();
     let encode = |id: &DeviceId| {
         let report = RingReport { examples: examples[id], metrics: &[5] };
-        numerics.encode(&delta(id), report, &session, device_key(id.0), None).expect("a good delta")
+        numerics
+            .encode(&delta(id), report, &session, device_key(id.0), &mut Simulated::new(0, &[]))
+            .expect("a good delta")
     };
     world.mask(&encode, &leaves).expect("eleven devices");
     world.confirm(&leaves).expect("eleven devices");
@@ -61,7 +64,7 @@ fn the_mean_of_the_survivors_comes_out_and_rotation_and_subset_follow_from_the_s
     }
     assert_eq!(sum.values(), plain.to_signed());
 
-    let mean = numerics.decode(&sum.values(), &session).expect("a sum");
+    let mean = numerics.decode(&sum.values(), &session, 11).expect("a sum");
     let weights: u32 = survivors.iter().map(|id| examples[id].min(100)).sum();
     assert_eq!((mean.weight_sum, &mean.metrics[..]), (weights.into(), &[55][..]));
     let (mut error, mut energy, mut touched) = (0.0, 0.0, 0);

@@ -2,7 +2,8 @@
 
 use starling_spec::{DpMechanism, DpMode, Participation, PrivacyPlan};
 
-use super::{Accountant, PrivacyError, SampledGaussian, gaussian, pld, rdp};
+use super::past::Past;
+use super::{Accountant, PrivacyError, SampledGaussian, pld, rdp};
 
 /// How the noise of a run's rounds is drawn and who is in them, as far as their price depends on it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -112,8 +113,8 @@ impl Charge {
 
 /// The ε that the first `rounds` rounds have spent together, an upper bound; infinite where there is no noise.
 ///
-/// A round is charged when its noise is drawn, however many devices were in it, and once only however often its version is sent. Exact without
-/// sampling; with it, by the tight accountant where that can answer and by Rényi divergences otherwise.
+/// A round is charged when its noise is drawn, however many devices were in it, and once only however often its version is sent. Without
+/// sampling exact, or by concentrated privacy where devices add shares; with it, by the tight accountant where that can answer and by Rényi divergences otherwise.
 ///
 /// # Errors
 /// [`PrivacyError`] for a noise multiplier, a rate or a δ outside its range.
@@ -128,7 +129,7 @@ pub fn spent(charge: &Charge, rounds: u32) -> Result<f64, PrivacyError> {
         return Ok(f64::INFINITY);
     }
     let Sampling::Poisson(rate) = charge.sampling else {
-        return gaussian::epsilon(gaussian::loss_squared(charge, rounds), charge.delta);
+        return Past::of(charge, rounds).epsilon(charge.delta);
     };
     let steps = SampledGaussian::new(rate, charge.noise_multiplier, rounds)?;
     let tight = charge.delta >= pld::DELTA_MIN;

@@ -2,7 +2,9 @@
 
 mod calibrate;
 pub mod charge;
+pub mod concentrated;
 pub mod gaussian;
+pub mod past;
 pub mod pld;
 pub mod rdp;
 mod tree;
@@ -12,6 +14,7 @@ use std::str::FromStr;
 
 pub use calibrate::noise_multiplier;
 pub use charge::{Charge, Mechanism, Sampling, Statement, rounds_within, spent};
+pub use past::Past;
 pub use tree::Tree;
 
 /// Why a question has no answer.

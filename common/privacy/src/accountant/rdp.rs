@@ -41,13 +41,18 @@ pub fn divergence(steps: &SampledGaussian, order: f64) -> f64 {
 pub fn epsilon(steps: &[SampledGaussian], delta: f64) -> f64 {
     let at = |order: f64| {
         let divergence: f64 = steps.iter().map(|steps| divergence(steps, order)).sum();
-        // Where the divergence bounds the total variation below δ, there is nothing to pay for.
-        if delta * delta + (-divergence).exp_m1() > 0.0 {
-            return 0.0;
-        }
-        divergence + (-1.0 / order).ln_1p() - (delta * order).ln() / (order - 1.0)
+        to_epsilon(divergence, order, delta)
     };
     orders().map(at).fold(f64::INFINITY, f64::min).max(0.0)
+}
+
+/// The ε at `delta` of a `divergence` at `order`.
+pub(super) fn to_epsilon(divergence: f64, order: f64, delta: f64) -> f64 {
+    // Where the divergence bounds the total variation below δ, there is nothing to pay for.
+    if delta * delta + (-divergence).exp_m1() > 0.0 {
+        return 0.0;
+    }
+    divergence + (-1.0 / order).ln_1p() - (delta * order).ln() / (order - 1.0)
 }
 
 /// `ln A(α)` for a whole α: `Σₖ C(α, k) (1 − q)^(α−k) qᵏ exp((k² − k) / 2σ²)`.

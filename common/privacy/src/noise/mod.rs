@@ -1,7 +1,7 @@
 //! Noise on integers, as pure functions over a source of random words.
 //!
 //! [`DiscreteGaussian`] is exact: `P(k) ∝ e^(−k² / 2σ²)` for a rational σ, with no error at all. [`SumNoise`] is one of it on every coordinate of
-//! a sum, as wide as the sum's sensitivity asks for.
+//! a sum, as wide as the sum's sensitivity asks for; [`ShareNoise`] is one device's share of that.
 //!
 //! No floating-point noise is ever added to a sum: its low bits would tell values apart that the noise should hide (Mironov 2012, "On
 //! significance of the least significant bits for differential privacy"). How long a draw takes depends on what is drawn; whoever can time single
@@ -11,10 +11,12 @@
 //! so it belongs in simulations and tests and nowhere else.
 
 mod gaussian;
+mod share;
 mod sum;
 mod uniform;
 
 pub use gaussian::{DeviationError, DiscreteGaussian};
+pub use share::{ShareError, ShareNoise};
 pub use sum::SumNoise;
 
 use starling_spec::random::{Purpose, Random};

@@ -87,7 +87,7 @@ def main():
     model, plan = sha256(b"model"), sha256(b"plan")
     setup = sha256(
         b"starling/1 secagg setup\0", bytes([7] * 16), struct.pack("<IIH", 3, 1, 1), model, plan,
-        struct.pack("<IQIHHHH", VALUES, VALUE_MAX, 1, COHORT_MIN, COHORT_MAX, CORRUPT, DROPOUT),
+        struct.pack("<IQQIHHHH", VALUES, VALUE_MAX, COHORT_MAX * VALUE_MAX, 1, COHORT_MIN, COHORT_MAX, CORRUPT, DROPOUT),
     )
     ids = sorted(sha256(b"starling/device/", struct.pack("<QI", 5, index))[:16] for index in range(3))
     machines, members = [], []

@@ -60,6 +60,7 @@ pub(crate) fn setup(devices: usize, values: usize, value_max: u64) -> Setup {
         plan: Digest::of(b"plan"),
         values: u32::try_from(values).expect("a small vector"),
         value_max,
+        sum_max: devices as u64 * value_max,
         weight_max: 1,
         cohort_min: 3,
         cohort_max: u16::try_from(devices).expect("a small cohort"),

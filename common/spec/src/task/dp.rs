@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::privacy::{PrivacySection, Weights};
+use super::privacy::{PrivacySection, Weights, cohort_max, honest_min};
 use super::{Participation, TaskFile};
 use crate::error::SpecError;
 
@@ -14,7 +14,7 @@ pub struct DpSection {
     pub mode: DpMode,
     /// The L2 norm that a device's update is clipped to.
     pub clip: f64,
-    /// The standard deviation of the noise on a round's sum, in units of `clip`.
+    /// The standard deviation of the noise on a round's sum, in units of `clip`; under `distributed` at least that, on the smallest sum.
     pub noise_multiplier: f64,
     /// The probability of the guarantee's failure.
     pub delta: f64,
@@ -71,12 +71,16 @@ impl DpSection {
             Err(SpecError::value(format!("privacy.dp.{key}"), value.to_string(), expected))
         };
         let secure = section.secure_aggregation;
-        if secure || self.mode == DpMode::Distributed {
+        if secure != (self.mode == DpMode::Distributed) {
             return wrong(
                 "mode",
                 &format!("{:?}", self.mode).to_lowercase(),
-                "no noise is drawn in secure sums yet: use \"central\" or \"local\" and no privacy.secure_aggregation",
+                "noise that devices add in shares is one of secure sums and the only one there: use \"distributed\" with \
+                 privacy.secure_aggregation = true, and \"central\" or \"local\" without",
             );
+        }
+        if secure {
+            self.check_shares(section, task)?;
         }
         if !self.mechanism.is_independent() && (self.mode != DpMode::Central || secure) {
             return wrong(
@@ -122,6 +126,24 @@ impl DpSection {
                 "federation.devices",
                 "nothing",
                 "under participation = \"poisson\" and tree aggregation sums are divided by fraction × devices: say how many there are",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the smallest sum has devices enough to share the noise.
+    fn check_shares(&self, section: &PrivacySection, task: &TaskFile) -> Result<(), SpecError> {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of devices")]
+        let most = cohort_max(&task.federation).map_or(0, |most| most.ceil() as u32);
+        if honest_min(section, most) == 0 {
+            return Err(SpecError::value(
+                "privacy.cohort_min",
+                section.cohort_min,
+                format!(
+                    "of a cohort of up to {most}, privacy.corrupt = {} lets as many work with the aggregator, whose noise hides nothing from it: \
+                     expected more than that",
+                    section.corrupt
+                ),
             ));
         }
         Ok(())

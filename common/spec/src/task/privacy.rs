@@ -58,9 +58,16 @@ pub enum Weights {
 }
 
 /// The largest cohort of a round: what a secure sum's ring has room for.
-fn cohort_max(federation: &FederationSection) -> Option<f64> {
+pub(super) fn cohort_max(federation: &FederationSection) -> Option<f64> {
     let devices = f64::from(federation.devices?);
     Some((devices * federation.fraction).round().max(1.0) * federation.over_selection)
+}
+
+/// Of the smallest sum, those that are no colluders, if as many are in it as the largest cohort may have.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a cohort")]
+pub(super) fn honest_min(asked: &PrivacySection, cohort_max: u32) -> u32 {
+    let corrupt = (asked.corrupt * f64::from(cohort_max)).floor() as u32;
+    u32::from(asked.cohort_min).saturating_sub(corrupt)
 }
 
 impl PrivacySection {
@@ -194,6 +201,11 @@ pub struct PrivacyPlan {
 }
 
 impl PrivacyPlan {
+    /// Devices of the smallest sum that are not assumed to work with the aggregator: under distributed noise their shares have to be enough.
+    pub fn honest_min(&self) -> u32 {
+        honest_min(&self.asked, self.cohort_max)
+    }
+
     /// The plan of a checked section.
     #[allow(
         clippy::cast_possible_truncation,

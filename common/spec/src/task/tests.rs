@@ -98,6 +98,27 @@ fn inv11_a_plan_that_has_travelled_is_the_plan_that_was_sent() {
 }
 
 #[test]
+fn noise_in_shares_needs_a_sum_with_devices_that_keep_theirs_to_themselves() {
+    let set = |cohort_min: &str| {
+        let sets = [
+            ("privacy.dp", "{ mode = \"distributed\", clip = 0.5, noise_multiplier = 1.0, delta = 1e-5 }"),
+            ("privacy.weights", "uniform"),
+            ("privacy.secure_aggregation", "true"),
+            ("privacy.corrupt", "0.2"),
+            ("privacy.cohort_min", cohort_min),
+            ("federation.devices", "30"),
+            ("update.codec", "q4"),
+        ];
+        let sets: Vec<_> = sets.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        TaskFile::parse(TASK, &sets)
+    };
+    let plan = crate::TaskPlan::new(&set("20").expect("a task"), 1).expect("a plan");
+    assert_eq!(plan.privacy.expect("a private plan").honest_min(), 14, "six of thirty may collude");
+    let error = set("6").expect_err("all of the smallest sum may collude").to_string();
+    assert!(error.starts_with("privacy.cohort_min = 6"), "{error}");
+}
+
+#[test]
 fn a_private_task_says_all_that_its_figure_rests_on() {
     let set = |overrides: &[(&str, &str)]| {
         let dp = "{ mode = \"central\", clip = 0.5, noise_multiplier = 1.0, delta = 1e-5 }";
@@ -121,6 +142,7 @@ fn a_private_task_says_all_that_its_figure_rests_on() {
     refused(&[("privacy.dp.delta", "1.0")], "privacy.dp.delta = 1");
     refused(&[("privacy.dp.epsilon_max", "0.0")], "privacy.dp.epsilon_max = 0");
     refused(&[("privacy.dp.mode", "distributed")], "privacy.dp.mode = ");
+    refused(&[("privacy.secure_aggregation", "true")], "privacy.dp.mode = ");
     refused(
         &[("privacy.dp.mechanism", "{ tree = { participations_max = 0, separation_min = 1 } }")],
         "privacy.dp.mechanism",

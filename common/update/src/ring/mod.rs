@@ -9,8 +9,8 @@
 //! The scale follows from the clipping norm, so it is the same for all devices. Subset and rotation are drawn from a commitment that is made
 //! after the cohort is fixed (the session of a secure sum); nobody chooses the coordinates. Rounding comes after the clip and may raise the norm,
 //! so the norm that counts is that of the integers (Kairouz, Liu, Steinke 2021, "The distributed discrete Gaussian mechanism for
-//! federated learning with secure aggregation", Algorithm 1). Noise is the caller's, in units of the scale, each within a bound that the ring
-//! has room for: nothing wraps.
+//! federated learning with secure aggregation", Algorithm 1), and the one that a device's share of noise is measured by. Without noise nothing
+//! wraps, for certain; with it, but for a probability of 2⁻⁴⁰ a round.
 
 mod quantiser;
 mod subset;
@@ -18,6 +18,7 @@ mod tally;
 
 use starling_compress::CodecSpec;
 use starling_compress::rotation::{rotate, rotate_back, spread};
+use starling_privacy::noise::{ShareError, ShareNoise, Source};
 use starling_secagg::Ring;
 use starling_wire::Digest;
 use starling_wire::limits::{PARAMETERS_MAX, WEIGHT_MAX};
@@ -50,7 +51,7 @@ pub enum RingError {
         expected: &'static str,
     },
     /// Sums of more than 64 bits.
-    #[error("the sums of {cohort_max} devices need more than 64 bits; lower the noise bound")]
+    #[error("the sums of {cohort_max} devices need more than 64 bits; lower privacy.dp.noise_multiplier")]
     TooWide {
         /// Devices.
         cohort_max: u32,
@@ -72,7 +73,18 @@ pub enum RingError {
     /// An update of no examples.
     #[error("an update needs at least 1 example")]
     NoExamples,
-    /// A tally or a noise sample beyond what the ring has room for.
+    /// Noise that cannot be drawn in shares.
+    #[error(
+        "the noise of privacy.dp cannot be drawn in shares of {honest} devices; raise privacy.dp.noise_multiplier or the bits of update.codec"
+    )]
+    Noise {
+        /// Devices whose shares have to be enough.
+        honest: u32,
+        /// Why.
+        #[source]
+        reason: ShareError,
+    },
+    /// A tally beyond its bound.
     #[error("{what} of {got} is beyond its bound of {bound}")]
     Bound {
         /// What.
@@ -113,10 +125,26 @@ pub struct RingSettings {
     pub subset_per_million: u32,
     /// The most devices of a sum.
     pub cohort_max: u32,
-    /// The largest magnitude of a noise sample, in units of the scale; 0 without noise.
-    pub noise_max: u64,
-    /// The largest value of each metric.
+    /// What is summed beside the parameters; none of it where noise would drown it.
+    pub tallies: Option<Tallies>,
+    /// What each device adds.
+    pub noise: Option<Shares>,
+}
+
+/// What is summed beside the parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tallies {
+    /// The largest value of each metric. Weight and clip bit come before them.
     pub metrics_max: Vec<u32>,
+}
+
+/// How much noise devices add together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shares {
+    /// The deviation on the smallest sum, in units of the norm of a device's vector.
+    pub noise_multiplier: f64,
+    /// Devices whose shares have to be enough: those of the smallest sum that keep their share to themselves.
+    pub honest: u32,
 }
 
 /// What a device says beside its delta.
@@ -124,7 +152,7 @@ pub struct RingSettings {
 pub struct RingReport<'a> {
     /// Examples that it trained on.
     pub examples: u32,
-    /// A value for each metric, from 0 to its maximum.
+    /// A value for each metric, from 0 to its maximum; left out where nothing is tallied.
     pub metrics: &'a [u32],
 }
 
@@ -133,11 +161,11 @@ pub struct RingReport<'a> {
 pub struct RingMean {
     /// The weighted mean of the deltas; zero at parameters outside the round's subset.
     pub mean: Vec<f32>,
-    /// Σ min(n, W), with the noise on it if there is any.
+    /// Σ min(n, W); devices times W where nothing is tallied.
     pub weight_sum: i128,
-    /// How many devices had an update within the clipping norm, likewise.
-    pub within_clip: i128,
-    /// The sums of the metrics, likewise.
+    /// How many devices had an update within the clipping norm.
+    pub within_clip: Option<i128>,
+    /// The sums of the metrics.
     pub metrics: Vec<i128>,
 }
 
@@ -150,6 +178,8 @@ pub struct RingNumerics {
     quantiser: Quantiser,
     // Weight, clip bit, metrics.
     tallies: Vec<Tally>,
+    noise: Option<ShareNoise>,
+    sum_max: u64,
     ring: Ring,
 }
 
@@ -177,12 +207,9 @@ impl RingNumerics {
         if settings.cohort_max == 0 {
             return wrong("cohort_max", &settings.cohort_max, "at least 1");
         }
-        if settings.metrics_max.len() > METRICS_MAX || settings.metrics_max.contains(&0) {
-            return wrong(
-                "metrics_max",
-                &settings.metrics_max.len(),
-                "at most 16 metrics, each with a maximum of at least 1",
-            );
+        let metrics = settings.tallies.as_ref().map_or(&[][..], |tallies| &tallies.metrics_max);
+        if metrics.len() > METRICS_MAX || metrics.contains(&0) {
+            return wrong("metrics_max", &metrics.len(), "at most 16 metrics, each with a maximum of at least 1");
         }
         let sent = (parameters as u64 * u64::from(settings.subset_per_million)).div_ceil(1_000_000);
         let sent = usize::try_from(sent).expect("no more than the parameters");
@@ -190,12 +217,24 @@ impl RingNumerics {
         let deviation = settings.clip * libm::sqrt(spread(sent) / sent as f64);
         let scale = best_range(level_max, settings.cohort_max) * deviation / level_max as f64;
         let quantiser = Quantiser::new(settings.clip, scale, level_max, sent);
-        let maxima = [settings.weight_max, 1].into_iter().chain(settings.metrics_max.iter().copied());
-        let tallies = maxima.map(|max| Tally::new(max, level_max)).collect();
-        let value_max = level_max.checked_add(settings.noise_max);
-        let ring = value_max.and_then(|value_max| Ring::for_sum(settings.cohort_max, value_max));
-        let ring = ring.ok_or(RingError::TooWide { cohort_max: settings.cohort_max })?;
-        Ok(Self { settings: settings.clone(), parameters, sent, quantiser, tallies, ring })
+        let maxima = [settings.weight_max, 1].into_iter().chain(metrics.iter().copied());
+        let tallied = settings.tallies.is_some();
+        let tallies: Vec<Tally> = maxima.filter(|_| tallied).map(|max| Tally::new(max, level_max)).collect();
+        let cohort_max = settings.cohort_max;
+        let wide = || RingError::TooWide { cohort_max };
+        let sum_max = u64::from(cohort_max).checked_mul(level_max).ok_or_else(wide)?;
+        let ring = Ring::for_sum(sum_max).ok_or_else(wide)?;
+        let mut numerics =
+            Self { settings: settings.clone(), parameters, sent, quantiser, tallies, noise: None, sum_max, ring };
+        if let Some(Shares { noise_multiplier, honest }) = settings.noise {
+            let norm_max = libm::sqrt(numerics.norm_squared_max() as f64);
+            let noise = ShareNoise::new(noise_multiplier, norm_max, honest, numerics.coordinates())
+                .map_err(|reason| RingError::Noise { honest, reason })?;
+            numerics.sum_max = numerics.sum_max.checked_add(noise.sum_max(cohort_max)).ok_or_else(wide)?;
+            numerics.ring = Ring::for_sum(numerics.sum_max).ok_or_else(wide)?;
+            numerics.noise = Some(noise);
+        }
+        Ok(numerics)
     }
 
     /// The smallest ring that holds every sum.
@@ -208,9 +247,19 @@ impl RingNumerics {
         self.sent + self.tallies.iter().map(Tally::digits).sum::<usize>()
     }
 
-    /// The largest magnitude of a coordinate, noise included: `value_max` of a secure sum's setup.
+    /// The largest magnitude of a device's coordinate, noise included.
     pub fn value_max(&self) -> u64 {
-        self.quantiser.level_max() + self.settings.noise_max
+        self.quantiser.level_max() + self.noise.map_or(0, |noise| noise.share_max())
+    }
+
+    /// The largest magnitude of a sum's coordinate, noise included.
+    pub fn sum_max(&self) -> u64 {
+        self.sum_max
+    }
+
+    /// What each device adds, if anything.
+    pub fn noise(&self) -> Option<&ShareNoise> {
+        self.noise.as_ref()
     }
 
     /// What one unit of a coordinate is worth.
@@ -232,17 +281,17 @@ impl RingNumerics {
     }
 
     /// What a device's vector is. `shared` is the commitment that all devices of the sum hold, `rounding_key` the device's own, and
-    /// `noise` a sample for each coordinate, or nothing.
+    /// `words` what its noise is drawn from, where the settings ask for some.
     ///
     /// # Errors
-    /// [`RingError`] when the delta, the report or the noise does not fit the settings.
+    /// [`RingError`] when the delta or the report does not fit the settings.
     pub fn encode(
         &self,
         delta: &[f32],
         report: RingReport<'_>,
         shared: &Digest,
         rounding_key: u64,
-        noise: Option<&[i64]>,
+        words: &mut impl Source,
     ) -> Result<Vec<i64>, RingError> {
         if delta.len() != self.parameters {
             return Err(RingError::Length { expected: self.parameters, got: delta.len() });
@@ -253,8 +302,9 @@ impl RingNumerics {
         if report.examples == 0 {
             return Err(RingError::NoExamples);
         }
-        if report.metrics.len() != self.settings.metrics_max.len() {
-            return Err(RingError::Length { expected: self.settings.metrics_max.len(), got: report.metrics.len() });
+        let metrics = self.settings.tallies.as_ref().map(|tallies| tallies.metrics_max.len());
+        if let Some(expected) = metrics.filter(|expected| *expected != report.metrics.len()) {
+            return Err(RingError::Length { expected, got: report.metrics.len() });
         }
         let counted = report.examples.min(self.settings.weight_max);
         let weight = f64::from(counted) / f64::from(self.settings.weight_max);
@@ -263,20 +313,21 @@ impl RingNumerics {
         rotate(&mut values, seed(shared));
         let mut coordinates = self.quantiser.round(&values, rounding_key);
         let tallied = [counted, u32::from(within)].into_iter().chain(report.metrics.iter().copied());
+        // As many values as tallies, or no tallies.
         for (tally, value) in self.tallies.iter().zip(tallied) {
             tally.write(value, &mut coordinates)?;
         }
-        if let Some(noise) = noise {
-            self.add_noise(noise, &mut coordinates)?;
+        if let Some(noise) = &self.noise {
+            noise.add_to(&mut coordinates, words);
         }
         Ok(coordinates)
     }
 
-    /// What the sum of such vectors says.
+    /// What the sum of the vectors of `devices` devices says.
     ///
     /// # Errors
-    /// [`RingError::Length`]; [`RingError::NoExamples`] when the weights sum to nothing, which noise alone can do.
-    pub fn decode(&self, sum: &[i64], shared: &Digest) -> Result<RingMean, RingError> {
+    /// [`RingError::Length`]; [`RingError::NoExamples`] when the weights sum to nothing.
+    pub fn decode(&self, sum: &[i64], shared: &Digest, devices: usize) -> Result<RingMean, RingError> {
         if sum.len() != self.coordinates() {
             return Err(RingError::Length { expected: self.coordinates(), got: sum.len() });
         }
@@ -286,8 +337,9 @@ impl RingNumerics {
             digits = rest;
             tally.read(own)
         });
-        let weight_sum = tallied.next().unwrap_or(0);
-        let within_clip = tallied.next().unwrap_or(0);
+        let weight_max = i128::from(self.settings.weight_max);
+        let weight_sum = tallied.next().unwrap_or(weight_max * devices as i128);
+        let within_clip = tallied.next();
         let metrics = tallied.collect();
         if weight_sum <= 0 {
             return Err(RingError::NoExamples);
@@ -315,20 +367,6 @@ impl RingNumerics {
         let places = subset::indices(self.parameters, self.sent, seed(shared));
         places.zip(values).for_each(|(place, value)| whole[place] = value);
         whole
-    }
-
-    fn add_noise(&self, noise: &[i64], coordinates: &mut [i64]) -> Result<(), RingError> {
-        if noise.len() != coordinates.len() {
-            return Err(RingError::Length { expected: coordinates.len(), got: noise.len() });
-        }
-        for (coordinate, sample) in coordinates.iter_mut().zip(noise) {
-            let (got, bound) = (sample.unsigned_abs(), self.settings.noise_max);
-            if got > bound {
-                return Err(RingError::Bound { what: "a noise sample", got, bound });
-            }
-            *coordinate += sample;
-        }
-        Ok(())
     }
 }
 

@@ -3,12 +3,13 @@
 mod part;
 mod round;
 
+use starling_privacy::noise::Source;
 use starling_secagg::{Assumptions, Policy, Setup};
 use starling_spec::TaskPlan;
-use starling_spec::task::{PrivacyPlan, Weights};
+use starling_spec::task::{DpMode, PrivacyPlan, Weights};
 use starling_wire::{Address, Digest, UpdateReport};
 
-use crate::ring::{RingError, RingMean, RingNumerics, RingReport, RingSettings};
+use crate::ring::{RingError, RingMean, RingNumerics, RingReport, RingSettings, Shares, Tallies};
 
 pub use part::{MaskError, SecurePart};
 pub use round::SecureRound;
@@ -33,10 +34,10 @@ pub struct Summed {
     pub mean: Vec<f32>,
     /// Examples that count, or devices where they count alike.
     pub weight: u64,
-    /// The mean over devices of their training losses, each cut at 16.
+    /// The mean over devices of their training losses, each cut at 16; not a number where noise would drown it.
     pub train_loss: f64,
-    /// Devices whose update was within the clipping norm.
-    pub within_clip: u64,
+    /// Devices whose update was within the clipping norm, where that is summed.
+    pub within_clip: Option<u64>,
 }
 
 impl Summed {
@@ -57,14 +58,18 @@ impl SecureSums {
             Weights::Examples => plan.update.weight_max,
             Weights::Uniform => 1,
         };
+        // What is tallied is of the size of one coordinate, and the noise on each is of the size of a whole update.
+        let noisy = privacy.asked.dp.as_ref().filter(|dp| dp.mode == DpMode::Distributed);
         let settings = RingSettings {
             codec: plan.update.codec,
             clip: privacy.asked.clip().unwrap_or(0.0),
             weight_max,
             subset_per_million: millionths(privacy.asked.subset),
             cohort_max: privacy.cohort_max,
-            noise_max: 0,
-            metrics_max: vec![LOSS_LEVELS],
+            tallies: noisy.is_none().then(|| Tallies { metrics_max: vec![LOSS_LEVELS] }),
+            noise: noisy
+                .filter(|dp| dp.noise_multiplier > 0.0)
+                .map(|dp| Shares { noise_multiplier: dp.noise_multiplier, honest: privacy.honest_min() }),
         };
         let numerics = RingNumerics::new(&settings, parameters)?;
         Ok(Some(Self { numerics, privacy: privacy.clone(), weight_max, plan: Digest::of(&plan.to_json()) }))
@@ -88,6 +93,7 @@ impl SecureSums {
             plan: self.plan,
             values: u32::try_from(self.numerics.coordinates()).unwrap_or(u32::MAX),
             value_max: self.numerics.value_max(),
+            sum_max: self.numerics.sum_max(),
             weight_max: self.weight_max,
             cohort_min: self.privacy.asked.cohort_min,
             cohort_max: u16::try_from(self.privacy.cohort_max).unwrap_or(u16::MAX),
@@ -113,7 +119,8 @@ impl SecureSums {
         (starling_secagg::limits::HEADER_BYTES + self.numerics.ring().packed_len(self.numerics.coordinates())) as u64
     }
 
-    /// A device's vector. `session` is the digest that all devices of the sum hold.
+    /// A device's vector. `session` is the digest that all devices of the sum hold; its share of noise, if the plan asks for any, is drawn
+    /// from `words`.
     ///
     /// # Errors
     /// [`RingError`] when the training has diverged.
@@ -123,9 +130,10 @@ impl SecureSums {
         report: &UpdateReport,
         session: &Digest,
         rounding_key: u64,
+        words: &mut impl Source,
     ) -> Result<Vec<i64>, RingError> {
         let report = RingReport { examples: report.weight, metrics: &[loss_level(report.train_loss)] };
-        self.numerics.encode(delta, report, session, rounding_key, None)
+        self.numerics.encode(delta, report, session, rounding_key, words)
     }
 
     /// What the sum over `devices` devices says.
@@ -133,13 +141,13 @@ impl SecureSums {
     /// # Errors
     /// [`RingError`] when the sum is of another plan.
     pub fn decode(&self, sum: &[i64], session: &Digest, devices: usize) -> Result<Summed, RingError> {
-        let RingMean { mean, weight_sum, within_clip, metrics } = self.numerics.decode(sum, session)?;
-        let levels = metrics.first().copied().unwrap_or(0) as f64;
+        let RingMean { mean, weight_sum, within_clip, metrics } = self.numerics.decode(sum, session, devices)?;
+        let levels = metrics.first().map_or(f64::NAN, |levels| *levels as f64);
         Ok(Summed {
             mean,
             weight: u64::try_from(weight_sum).unwrap_or(0),
             train_loss: levels / f64::from(LOSS_LEVELS) * LOSS_MAX / (devices.max(1) as f64),
-            within_clip: u64::try_from(within_clip).unwrap_or(0),
+            within_clip: within_clip.map(|devices| u64::try_from(devices).unwrap_or(0)),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! A device's part in a secure sum: which message of the aggregator gets which answer, and when the update can be masked.
 
+use starling_privacy::noise::Source;
 use starling_secagg::{Device, Entropy, Fleet, Guard, IdentityKey, Kind, Policy, Refused, Setup, Unsent};
 use starling_wire::{DeviceId, UpdateReport};
 
@@ -76,14 +77,14 @@ impl SecurePart {
         self.shared && !self.device.is_burned()
     }
 
-    /// The masked update. The keys of the attempt mask this one and no other.
+    /// The masked update, with this device's share of noise from `words`. The keys of the attempt mask this one and no other.
     ///
     /// # Errors
     /// [`MaskError`].
-    pub fn mask(&mut self, delta: &[f32], report: &UpdateReport) -> Result<Unsent, MaskError> {
+    pub fn mask(&mut self, delta: &[f32], report: &UpdateReport, words: &mut impl Source) -> Result<Unsent, MaskError> {
         let session = self.device.session().ok_or(Refused::OutOfTurn("no roster has come"))?;
         let key = rounding_key(self.seed, self.device.id(), self.device.setup().address.round);
-        let values = self.sums.encode(delta, report, &session, key)?;
+        let values = self.sums.encode(delta, report, &session, key, words)?;
         Ok(self.device.mask(&values)?)
     }
 }
