@@ -5,6 +5,12 @@ use serde::Deserialize;
 use starling_privacy::{Accountant, PrivacyError, SampledGaussian, noise_multiplier, rdp};
 
 #[derive(Deserialize)]
+struct Vectors {
+    generator: String,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
 struct Part {
     rate: f64,
     noise: f64,
@@ -17,35 +23,58 @@ struct Case {
     delta: f64,
     rdp: f64,
     pld: f64,
+    pld_optimistic: f64,
 }
 
 fn cases() -> Vec<(Vec<SampledGaussian>, Case)> {
-    let cases: Vec<Case> = serde_json::from_str(include_str!("vectors/accountant.json")).expect("the vectors");
+    let vectors: Vectors = serde_json::from_str(include_str!("vectors/accountant.json")).expect("the vectors");
+    assert!(vectors.generator.contains("dp-accounting 0.6.0") && vectors.cases.len() >= 30, "{}", vectors.generator);
     let steps = |case: &Case| case.parts.iter().map(|part| steps(part.rate, part.noise, part.steps)).collect();
-    cases.into_iter().map(|case| (steps(&case), case)).collect()
+    vectors.cases.into_iter().map(|case| (steps(&case), case)).collect()
 }
 
 fn steps(rate: f64, noise: f64, steps: u32) -> SampledGaussian {
     SampledGaussian::new(rate, noise, steps).expect("in range")
 }
 
-/// Google takes every term of the series for fractional orders as positive and leaves orders out where it does not converge; we
-/// sum with signs and take the chord there. Either is an upper bound.
+/// Google leaves fractional orders out where the series for them does not converge; we integrate there. (Google's upper estimate of the
+/// tight one may lie above: its grid costs more than a Rényi bound where thousands of steps reveal next to nothing.)
 #[test]
-fn rdp_is_googles_and_never_below_the_tight_one() {
+fn rdp_is_googles_and_never_below_the_least_that_is_spent() {
     for (steps, case) in cases() {
         let epsilon = Accountant::Rdp.epsilon(&steps, case.delta).expect("in range");
         let ratio = epsilon / case.rdp;
-        assert!((ratio - 1.0).abs() < 0.01, "{steps:?}: {epsilon}, expected {}", case.rdp);
-        assert!(epsilon >= case.pld, "{steps:?}: {epsilon} below {}", case.pld);
+        assert!((ratio - 1.0).abs() < 0.005, "{steps:?}: {epsilon}, expected {}", case.rdp);
+        assert!(epsilon >= case.pld_optimistic, "{steps:?}: {epsilon} below {}", case.pld_optimistic);
     }
 }
 
 #[test]
-fn pld_is_googles() {
+fn pld_is_between_googles_lower_and_upper_estimate() {
     for (steps, case) in cases() {
         let epsilon = Accountant::Pld.epsilon(&steps, case.delta).expect("in range");
-        assert!((epsilon / case.pld - 1.0).abs() < 2e-3, "{steps:?}: {epsilon}, expected {}", case.pld);
+        assert!(epsilon >= case.pld_optimistic, "{steps:?}: {epsilon} below {}", case.pld_optimistic);
+        assert!(epsilon <= case.pld * 1.01, "{steps:?}: {epsilon}, expected {}", case.pld);
+    }
+}
+
+#[test]
+fn the_noise_search_inverts_both() {
+    // The search ends within a share of 1e-4 of the least noise, and the curve is steep enough to tell.
+    let inverts = |accountant: Accountant, case: &Case| {
+        let [Part { rate, noise, steps: count }] = case.parts[..] else { return };
+        let epsilon = accountant.epsilon(&[steps(rate, noise, count)], case.delta).expect("in range");
+        let found = noise_multiplier(accountant, rate, count, epsilon, case.delta).expect("reachable");
+        assert!((found / noise - 1.0).abs() < 3e-4, "{accountant}: {rate} {noise} {count}: {found}");
+    };
+    for (index, (_, case)) in cases().iter().enumerate() {
+        // Seventeen questions each, and the tight one takes seconds for thousands of steps.
+        if index % 3 == 0 {
+            inverts(Accountant::Rdp, case);
+        }
+        if index % 5 == 0 && case.parts[0].steps <= 100 {
+            inverts(Accountant::Pld, case);
+        }
     }
 }
 
@@ -63,6 +92,17 @@ fn divergences_are_the_integrals() {
     for (order, divergence) in expected {
         let got = rdp::divergence(&steps(0.01, 2.5, 50), order);
         assert!((got / divergence - 1.0).abs() < 1e-7, "order {order}: {got}, expected {divergence}");
+    }
+    // Where the series for fractional orders does not converge.
+    for (rate, noise, count, order, divergence) in [
+        (0.5, 0.8, 30, 1.3, 9.867_137_013_35),
+        (0.5, 0.8, 30, 2.7, 34.335_228_701_1),
+        (0.1, 1.0, 100, 1.2, 0.896_508_383_219),
+        (0.9, 3.0, 7, 4.5, 1.464_514_820_86),
+        (0.2, 0.3, 1, 1.5, 3.755_849_554_93),
+    ] {
+        let got = rdp::divergence(&steps(rate, noise, count), order);
+        assert!((got / divergence - 1.0).abs() < 1e-9, "{rate} {noise} order {order}: {got}, expected {divergence}");
     }
     let whole = rdp::divergence(&steps(0.01, 2.5, 50), 100.0);
     assert!((whole / 167.416_308 - 1.0).abs() < 1e-7, "{whole}");

@@ -193,7 +193,7 @@ fn transformed(loss: &Loss, points: usize) -> Vec<Complex> {
 }
 
 /// `ln((1 − q) + q·e^((2x − 1)/2σ²))`: the loss of removing at x, and the negative one of adding.
-fn log_ratio(rate: f64, noise: f64, x: f64) -> f64 {
+pub(super) fn log_ratio(rate: f64, noise: f64, x: f64) -> f64 {
     add((-rate).ln_1p(), rate.ln() + (2.0 * x - 1.0) / (2.0 * noise * noise))
 }
 
