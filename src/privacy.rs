@@ -1,5 +1,7 @@
 //! `starling privacy`: what a run's noise is worth, how much of it a budget asks for, and what a task's privacy is in words.
 
+mod plan;
+
 use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
@@ -15,6 +17,8 @@ pub(crate) enum Privacy {
     Epsilon(EpsilonArgs),
     /// The noise multiplier that an epsilon asks for
     Noise(NoiseArgs),
+    /// Before a run: what noise costs in epsilon and in deviation, and how long a budget lasts
+    Plan(plan::PlanArgs),
     /// What a task's privacy is, in words: who can see what, what it costs, what is not protected
     Statement(StatementArgs),
 }
@@ -87,6 +91,7 @@ struct Answer {
 pub(crate) fn command(verb: &Privacy) -> Result<()> {
     let (run, noise) = match verb {
         Privacy::Epsilon(args) => (&args.run, args.noise_multiplier),
+        Privacy::Plan(args) => return plan::command(args),
         Privacy::Statement(StatementArgs { task, rounds_spent, json }) => {
             let words = statement::words(task.read()?.plan.privacy.as_ref(), *rounds_spent);
             return json.finish(&words, &words);
