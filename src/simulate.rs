@@ -86,6 +86,8 @@ pub(crate) struct Round {
     pub(crate) heldout_accuracy: Option<f64>,
     /// Loss on the devices' own hold-outs.
     pub(crate) heldout_loss: Option<f64>,
+    /// Accuracy over the hold-outs of the tenth of the devices that does worst, where secure sums of a crowd tell it.
+    pub(crate) heldout_worst_tenth: Option<f64>,
     /// Bytes of all updates, with their headers.
     pub(crate) bytes_up: u64,
     /// Bytes of all models sent, with their headers.

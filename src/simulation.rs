@@ -1,6 +1,7 @@
 //! A federation in this process: the run machine, the codecs and the fold of a real run, without sockets and with virtual
 //! time.
 
+mod owed;
 mod secure;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use starling_update::{
 };
 use starling_wire::{Address, BLOB_HEADER_BYTES, DeviceId, Digest, Evaluation, RoundKind, RunId, Statistics, TaskId};
 
+use self::owed::Owed;
 use self::secure::Secure;
 use crate::budget::Budget;
 use crate::report::percent;
@@ -79,9 +81,7 @@ struct Simulation<'world> {
     version: Version,
     base: Arc<Vec<f32>>,
     previous: Option<Previous>,
-    /// What each device owes, and what it will owe when the round under way contains its update.
-    owed: BTreeMap<DeviceId, Arc<Residual>>,
-    owed_then: BTreeMap<DeviceId, Arc<Residual>>,
+    owed: Owed,
     /// Which version's digest each device holds.
     held: BTreeMap<DeviceId, Digest>,
     rounds: Vec<Round>,
@@ -156,8 +156,7 @@ impl<'world> Simulation<'world> {
             base: Arc::new(version.decoded().into_owned()),
             version,
             previous: None,
-            owed: BTreeMap::new(),
-            owed_then: BTreeMap::new(),
+            owed: Owed::default(),
             held: BTreeMap::new(),
             rounds: Vec::new(),
             answer: None,
@@ -186,7 +185,7 @@ impl<'world> Simulation<'world> {
                         self.secure.iter_mut().for_each(Secure::abandon);
                         self.fold = Fold::new(&self.numerics);
                         self.staged = Staged::default();
-                        self.owed_then.clear();
+                        self.owed.abandon();
                     }
                     Action::Answered { answer, .. } if !self.input.task.federation.goal.is_train() => {
                         self.answer = Some(answer);
@@ -243,7 +242,7 @@ impl<'world> Simulation<'world> {
         for (device, done) in cohort.into_iter().zip(done) {
             if let Done::Sealed(sealed, residual) = done {
                 if let Some(residual) = residual {
-                    self.owed_then.insert(self.world.devices[device].id, Arc::new(residual));
+                    self.owed.pend(self.world.devices[device].id, residual);
                 }
                 self.receive(device, address, &sealed)?;
             }
@@ -253,8 +252,7 @@ impl<'world> Simulation<'world> {
 
     /// What `device` owes from earlier rounds, where the codec keeps a residual.
     fn owed(&self, device: DeviceId) -> Option<Arc<Residual>> {
-        let nothing = || Arc::new(Residual::zero(self.numerics.parameters()));
-        self.numerics.codec().keeps_residual().then(|| self.owed.get(&device).map_or_else(nothing, Arc::clone))
+        self.numerics.codec().keeps_residual().then(|| self.owed.before(device, self.numerics.parameters()))
     }
 
     /// Devices without data for the round say so, as real ones do.
@@ -361,6 +359,11 @@ impl<'world> Simulation<'world> {
         if let Some(secure) = &mut self.secure {
             let summed = secure.take_sum()?;
             summed.add_to(&mut master);
+            if let (Some(before), Some(figures)) = (self.rounds.last_mut(), &summed.figures) {
+                before.heldout_accuracy = figures.accuracy;
+                before.heldout_loss = Some(figures.loss);
+                before.heldout_worst_tenth = figures.worst_tenth;
+            }
             self.staged.weight = summed.weight;
             self.staged.loss_sum = summed.train_loss * summed.weight as f64;
         } else {
@@ -375,8 +378,7 @@ impl<'world> Simulation<'world> {
                 }
             }
         }
-        let owed = std::mem::take(&mut self.owed_then);
-        self.owed.extend(owed.into_iter().filter(|(device, _)| contributors.contains(device)));
+        self.owed.settle(contributors);
         let epsilon = self.budget.as_ref().map(|budget| budget.spent(address.round)).transpose()?;
         let (digest, encoded) = (self.version.digest(), self.version.encoded().clone());
         // In f32 a difference saves next to nothing: the aggregator always sends the whole.
@@ -398,6 +400,7 @@ impl<'world> Simulation<'world> {
             test_loss: test.as_ref().map(Evaluated::loss),
             heldout_accuracy: None,
             heldout_loss: None,
+            heldout_worst_tenth: None,
             bytes_up: staged.bytes_up,
             bytes_down: staged.bytes_down,
             epsilon,

@@ -98,6 +98,21 @@ fn noise_in_shares_goes_through_secure_sums_and_is_charged_without_amplification
 }
 
 #[test]
+fn devices_of_secure_sums_say_inside_them_how_a_version_does() {
+    let sets = ["privacy.secure_aggregation=true", "privacy.clip=2.0", "update.weight_max=500", "federation.rounds=3"];
+    let sets = sets.into_iter().chain(["federation.evaluate_every=2"]);
+    let extra: Vec<&str> = sets.flat_map(|set| ["--set", set]).collect();
+    let json: Value = serde_json::from_slice(&simulate(&extra)).expect("JSON");
+    let told: Vec<bool> = (0..3).map(|round| json["rounds"][round]["heldout_loss"].is_number()).collect();
+    assert_eq!(told, [false, true, false], "the devices of round 3 spoke of version 2: {json}");
+    let round = &json["rounds"][1];
+    let accuracy = round["heldout_accuracy"].as_f64().expect("an accuracy");
+    assert!((0.0..=1.0).contains(&accuracy) && round["heldout_worst_tenth"].is_null(), "{round}");
+    // As the test set sees the same version, of the same rows' kind: ten points are four standard errors of 380 rows.
+    assert!((accuracy - round["test_accuracy"].as_f64().expect("tested")).abs() < 0.25, "{round}");
+}
+
+#[test]
 fn an_override_that_no_task_has_is_named() {
     let task = example("digits.toml");
     let output = starling(&["simulate", task.to_str().expect("a printable path"), "--set", "train.learning_rate=1"]);

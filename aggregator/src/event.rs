@@ -14,9 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::access::{Denied, Permitted};
 use crate::audit::AuditAsk;
 use crate::erasure::{Forgetting, Traced};
-use crate::records::{ReleaseRecord, RoundRecord};
+use crate::records::ReleaseRecord;
 use crate::staging::Reservation;
-use crate::worker::{Closed, Loaded, Renewal};
+use crate::worker::{Closed, Committed, Loaded, Renewal};
 
 /// Events that may wait for the hub. Senders wait when it is full, so it bounds memory, not work.
 pub(crate) const EVENTS_MAX: usize = 1024;
@@ -88,7 +88,7 @@ pub(crate) enum Event {
     /// The worker has a run's model in memory and on the shelf.
     Loaded(RunId, Result<Box<Loaded>, String>),
     /// The worker has made a version durable.
-    Committed(RunId, Result<Box<(Loaded, RoundRecord)>, String>),
+    Committed(RunId, Result<Box<Committed>, String>),
     /// The worker has made a release durable and put it on the shelf, or says what is wrong with it.
     Published(Result<(ReleaseRecord, Bytes), String>, AdminReply),
     /// The worker has stored newer bundles of releases and runs.

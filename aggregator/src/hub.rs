@@ -24,10 +24,10 @@ use crate::enrolment::Registrar;
 use crate::enrolment::clone::Sightings;
 use crate::event::{AdminReply, Event};
 use crate::fleet::Fleet;
-use crate::records::{ReleaseRecord, RoundRecord, RunState};
+use crate::records::{ReleaseRecord, RunState};
 use crate::run::Run;
 use crate::staging::Staging;
-use crate::worker::{Job, Loaded, Worker};
+use crate::worker::{Committed, Job, Loaded, Worker};
 
 /// Refusals that are kept for the operator to read; older ones are in the log.
 const REFUSALS_MAX: usize = 256;
@@ -282,7 +282,7 @@ impl Hub {
         }
     }
 
-    async fn committed(&mut self, id: RunId, (loaded, round): (Loaded, RoundRecord)) {
+    async fn committed(&mut self, id: RunId, Committed { loaded, round, judged }: Committed) {
         let now_ms = self.now_ms();
         let Some(run) = self.runs.get_mut(&id) else { return };
         let Some(open) = run.open.as_mut() else { return };
@@ -308,6 +308,11 @@ impl Hub {
         open.loaded = loaded;
         for device in std::mem::take(&mut open.contributors) {
             self.fleet.send(device, ToClient::Verdict(starling_wire::Verdict::Committed { address, version }));
+        }
+        if let Some(judged) = judged
+            && let Some(before) = run.rounds.iter_mut().find(|before| before.round == judged.round)
+        {
+            *before = judged;
         }
         run.rounds.push(round);
         self.with_machine(id, |machine| machine.handle_committed(now_ms, reached)).await;

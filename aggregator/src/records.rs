@@ -11,6 +11,7 @@
 use serde::{Deserialize, Serialize};
 use starling_protocol::run::{Answer, HeldOut, Ranges};
 use starling_store::{Batch, Store, StoreError};
+use starling_update::SummedFigures;
 use starling_wire::{Digest, RunId};
 
 use crate::kept;
@@ -107,8 +108,19 @@ pub(crate) struct RoundRecord {
     pub(crate) heldout_accuracy: Option<f64>,
     /// Loss over the devices' hold-outs.
     pub(crate) heldout_loss: Option<f64>,
+    /// Accuracy over the hold-outs of the tenth of the devices that does worst, where secure sums of a crowd tell it.
+    pub(crate) heldout_worst_tenth: Option<f64>,
     /// The digest that everything in the round's secure sum was bound to: attempt, model, plan and everybody's keys.
     pub(crate) session: Option<String>,
+}
+
+impl RoundRecord {
+    /// Notes what the devices of the next round said of this round's version.
+    pub(crate) fn note_figures(&mut self, figures: &SummedFigures) {
+        self.heldout_accuracy = figures.accuracy;
+        self.heldout_loss = Some(figures.loss);
+        self.heldout_worst_tenth = figures.worst_tenth;
+    }
 }
 
 /// What a run without versions found out. The names are those of `run status --json`.
@@ -170,6 +182,11 @@ pub(crate) fn rounds(store: &Store, run: RunId) -> Result<Vec<RoundRecord>, Stor
     Ok(rounds.into_iter().filter(|(key, _)| key.starts_with(&prefix)).map(|(_, record)| record).collect())
 }
 
+/// The record of one round.
+pub(crate) fn round(store: &Store, run: RunId, round: u32) -> Result<Option<RoundRecord>, StoreError> {
+    store.get(ROUNDS, &round_key(run, round))
+}
+
 /// The answer of `run`, if it has one.
 pub(crate) fn answer(store: &Store, run: RunId) -> Result<Option<AnswerRecord>, StoreError> {
     store.get(ANSWERS, &run_key(run))
@@ -197,11 +214,16 @@ pub(crate) fn remove_unnamed<'a>(store: &Store, blobs: impl IntoIterator<Item = 
     Ok(())
 }
 
+/// Puts the record of a round of `run`.
+pub(crate) fn put_round(batch: &mut Batch, run: RunId, round: &RoundRecord) -> Result<(), StoreError> {
+    batch.put(ROUNDS, &round_key(run, round.round), round)
+}
+
 /// Puts where a run stands and, with it, the round that brought it there into a batch.
 pub(crate) fn put(batch: &mut Batch, run: &RunRecord, round: Option<&RoundRecord>) -> Result<(), StoreError> {
     batch.put(RUNS, &run_key(run.run), run)?;
     if let Some(round) = round {
-        batch.put(ROUNDS, &round_key(run.run, round.round), round)?;
+        put_round(batch, run.run, round)?;
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ mod renewal;
 mod summing;
 mod versions;
 
-pub(crate) use job::{Budget, Job, Loaded, NewRun};
+pub(crate) use job::{Budget, Committed, Job, Loaded, NewRun};
 pub(crate) use renewal::Renewal;
 pub(crate) use summing::Closed;
 

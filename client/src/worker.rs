@@ -16,7 +16,7 @@ use starling_daemon::entropy;
 use starling_protocol::participant::{Answer, Figures, JobId, JobOrder, RUNS_MAX};
 use starling_spec::{DpMode, TaskPlan};
 use starling_store::Store;
-use starling_update::{Sealed, Version, rounding_key, seal_private, seal_with_feedback};
+use starling_update::{LocalFigures, Sealed, Version, rounding_key, seal_private, seal_with_feedback};
 use starling_wire::{
     Address, Decline, DeviceId, Digest, ModelRef, Refusal, ReleaseRefusal, RoundKind, RunId, SecureMail, UpdateReport,
 };
@@ -50,6 +50,13 @@ pub(crate) enum Order {
     Release { store: Arc<Store>, unsaved: Vec<Unsaved> },
 }
 
+/// What a device has for a secure sum.
+pub(crate) struct ToMask {
+    pub(crate) trained: Trained,
+    /// How the model that it trained from does on its hold-out, where the plan asks for that.
+    pub(crate) figures: Option<LocalFigures>,
+}
+
 /// What came of it.
 pub(crate) enum Report {
     Rebuilt {
@@ -66,7 +73,7 @@ pub(crate) enum Report {
         job: JobId,
         run: RunId,
         round: u32,
-        trained: Box<Trained>,
+        trained: Box<ToMask>,
     },
     /// Of the thread of secure sums.
     Secure {
@@ -234,12 +241,13 @@ struct Work<'a> {
 impl Work<'_> {
     fn train(&self) -> Result<Report, Decline> {
         let (job, base) = self.prepare()?;
+        let figures = self.figures(&job, &base)?;
         let mut trained = self.learner.train(&job, base, &self.stop).map_err(|error| self.declined(&error))?;
         let id = self.order.job;
         if job.plan.is_secure() {
             // Each attempt at masking it is charged there.
             let Address { run, round, .. } = job.address;
-            return Ok(Report::ToMask { job: id, run, round, trained: Box::new(trained) });
+            return Ok(Report::ToMask { job: id, run, round, trained: Box::new(ToMask { trained, figures }) });
         }
         self.owner.spend(&job.plan, &job.address, self.order.start.base.digest)?;
         if !self.owner.lets_metrics_out(&job.plan) {
@@ -247,6 +255,23 @@ impl Work<'_> {
             trained.report = UpdateReport { train_loss: 0.0, steps: 0, ..trained.report };
         }
         Ok(Report::Trained { job: id, result: Ok(self.seal(&job, &trained)?) })
+    }
+
+    /// How the model does on this device's hold-out, for the secure sum alone.
+    fn figures(&self, job: &Job, base: &[f32]) -> Result<Option<LocalFigures>, Decline> {
+        let asked = job.plan.privacy.as_ref().is_some_and(|privacy| privacy.evaluates(self.order.start.base.version));
+        if !asked {
+            return Ok(None);
+        }
+        match self.learner.evaluate(job, base.to_vec()) {
+            Ok((examples, correct, loss_sum)) => Ok(Some(LocalFigures { examples, correct, loss_sum })),
+            Err(LearnError::Stopped) => Err(self.declined(&LearnError::Stopped)),
+            Err(error) => {
+                // Without a hold-out a device still trains.
+                tracing::debug!(address = %job.address, error = with_causes(&error), "nothing is said of the hold-out");
+                Ok(None)
+            }
+        }
     }
 
     fn seal(&self, job: &Job, trained: &Trained) -> Result<Arc<Sealed>, Decline> {

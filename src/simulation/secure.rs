@@ -5,16 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use starling_model::Evaluated;
 use starling_privacy::noise::Simulated;
 use starling_protocol::run::Stage;
 use starling_secagg::{Entropy, Fleet, Guard, IdentityKey, Signature, Verdict};
 use starling_spec::TaskPlan;
 use starling_spec::random::{Purpose, Random, device_key};
-use starling_update::{SecurePart, SecureRound, SecureSums, Summed};
+use starling_update::{Local, LocalFigures, SecurePart, SecureRound, SecureSums, Summed};
 use starling_wire::{Address, DeviceId, Digest, Refusal, RunId, UpdateReport};
 use zeroize::Zeroizing;
 
 use super::Simulation;
+use super::owed::Owed;
 use crate::world::{Done, Job};
 
 /// What a simulation has beside the plain one.
@@ -32,6 +34,7 @@ struct Part {
     address: Address,
     delta: Vec<f32>,
     report: UpdateReport,
+    figures: Option<LocalFigures>,
 }
 
 /// The keys of all devices.
@@ -93,6 +96,7 @@ impl Secure {
         address: Address,
         model: Digest,
         trained: (Vec<f32>, UpdateReport),
+        figures: Option<LocalFigures>,
     ) -> Result<Vec<u8>> {
         let setup = self.sums.setup(address, model);
         let policy = self.sums.policy(0);
@@ -102,12 +106,12 @@ impl Secure {
         let (machine, said) =
             SecurePart::enter(&self.sums, (&setup, &policy, self.seed), device, guard, &Entropy::new(entropy), &key)?;
         let (delta, report) = trained;
-        self.parts.insert(device, Part { machine, address, delta, report });
+        self.parts.insert(device, Part { machine, address, delta, report, figures });
         Ok(said.persisted())
     }
 
     /// What `device` answers to what the open stage asks of it.
-    fn answer(&mut self, device: DeviceId) -> Result<Vec<u8>> {
+    fn answer(&mut self, device: DeviceId, owed: &mut Owed) -> Result<Vec<u8>> {
         let round = self.round.as_ref().context("no secure sum is under way")?;
         let asked = round.message(&device).context("the stage asks nothing of this device")?;
         let part = self.parts.get_mut(&device).context("the device has no part in the sum")?;
@@ -117,7 +121,14 @@ impl Secure {
             None => {
                 let path = [device_key(device.0), part.address.round.into(), part.address.attempt.into()];
                 let mut words = Simulated::new(self.seed, &path);
-                part.machine.mask(&std::mem::take(&mut part.delta), &part.report, &mut words)?
+                let delta = std::mem::take(&mut part.delta);
+                let local = Local { delta: &delta, report: &part.report, figures: part.figures.as_ref() };
+                let before = part.machine.keeps_residual().then(|| owed.before(device, delta.len()).as_ref().clone());
+                let (masked, then) = part.machine.mask(local, before, &mut words)?;
+                if let Some(then) = then {
+                    owed.pend(device, then);
+                }
+                masked
             }
         };
         Ok(said.persisted())
@@ -139,6 +150,7 @@ impl Simulation<'_> {
             asked.iter().partition(|device| self.world.devices[**device].has_training_rows());
         self.decline(address, &idle);
         cohort.iter().for_each(|device| self.send_model(*device));
+        let figures = self.figures(&cohort)?;
         let job = |device: &usize| Job::Train { device: *device, address, base: self.base.clone(), residual: None };
         let done = self.pool.run(cohort.iter().map(job).collect(), || ())?;
         let model = self.version.digest();
@@ -148,11 +160,30 @@ impl Simulation<'_> {
             if let Done::Trained(delta, report) = done {
                 let id = self.world.devices[device].id;
                 let secure = self.secure.as_mut().context("the plan has no secure sums")?;
-                let message = secure.enter(id, address, model, (delta, report))?;
+                let message = secure.enter(id, address, model, (delta, report), figures.get(&device).copied())?;
                 self.take_mail(id, address, Stage::Advertise, &message)?;
             }
         }
         Ok(())
+    }
+
+    /// How the version does on the hold-outs of a cohort, where the plan asks for that.
+    fn figures(&mut self, cohort: &[usize]) -> Result<BTreeMap<usize, LocalFigures>> {
+        let privacy = self.world.plan.privacy.as_ref();
+        if !privacy.is_some_and(|privacy| privacy.evaluates(self.version.number())) {
+            return Ok(BTreeMap::new());
+        }
+        let devices: Vec<usize> =
+            cohort.iter().copied().filter(|device| self.world.devices[*device].holds_out()).collect();
+        let job = |device: &usize| Job::HeldOut { device: *device, base: self.base.clone() };
+        let done = self.pool.run(devices.iter().map(job).collect(), || ())?;
+        let told = devices.into_iter().zip(done).filter_map(|(device, done)| match done {
+            Done::Evaluated(Evaluated { examples, correct, loss_sum }) => {
+                Some((device, LocalFigures { examples, correct, loss_sum }))
+            }
+            _ => None,
+        });
+        Ok(told.collect())
     }
 
     /// Ends a stage, and has the devices answer what the next one asks.
@@ -172,7 +203,7 @@ impl Simulation<'_> {
         };
         for device in asked {
             let secure = self.secure.as_mut().context("the plan has no secure sums")?;
-            let message = secure.answer(device)?;
+            let message = secure.answer(device, &mut self.owed)?;
             self.take_mail(device, address, next, &message)?;
         }
         Ok(())

@@ -5,7 +5,7 @@ use starling_spec::random::{Purpose, Random, device_key, word};
 use starling_spec::{TaskFile, TaskPlan};
 use starling_testkit::Fleet;
 use starling_testkit::fleet::{number, rounds};
-use starling_update::SecureSums;
+use starling_update::{Local, SecureSums};
 use starling_wire::{DeviceId, Digest, UpdateReport};
 
 use crate::world;
@@ -64,7 +64,9 @@ fn the_model_of_ten_processes_holds_their_sum_bit_for_bit() {
         let delta = echo(seed, device, 1, manifest.len());
         let key = starling_update::rounding_key(seed, device, 1);
         let mut words = || -> u64 { unreachable!("the task asks for no noise") };
-        let vector = sums.encode(&delta, &report, &session, key, &mut words).expect("a vector");
+        let vector = sums
+            .encode(Local { delta: &delta, report: &report, figures: None }, &session, key, &mut words)
+            .expect("a vector");
         sum.iter_mut().zip(&vector).for_each(|(sum, value)| *sum += value);
     }
     let mut expected = starling_spec::init::initial_parameters(&manifest, seed);

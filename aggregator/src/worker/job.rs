@@ -55,6 +55,15 @@ impl Budget {
     }
 }
 
+/// What a commit leads to.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(crate) loaded: Loaded,
+    pub(crate) round: RoundRecord,
+    /// The round before, where this one's devices said how its version does.
+    pub(crate) judged: Option<RoundRecord>,
+}
+
 /// What there is to do.
 #[derive(Debug)]
 pub(crate) enum Job {

@@ -10,10 +10,10 @@ use starling_protocol::run::cohort_max;
 use starling_spec::{CodecSpec, TaskPlan};
 use starling_store::Batch;
 use starling_trust::Subject;
-use starling_update::{Fold, NoisyMean, Numerics, SecureSums, Version, difference, norm_max};
+use starling_update::{Fold, NoisyMean, Numerics, SecureSums, SummedFigures, Version, difference, norm_max};
 use starling_wire::{Address, Digest};
 
-use super::{Budget, Loaded, Model, NewRun, State};
+use super::{Budget, Committed, Loaded, Model, NewRun, State};
 use crate::bundles;
 use crate::export;
 use crate::kept::{self, KeptVersion};
@@ -141,7 +141,7 @@ impl State {
         address: Address,
         mut round: RoundRecord,
         started: Instant,
-    ) -> Result<(Loaded, RoundRecord), Box<dyn std::error::Error>> {
+    ) -> Result<Committed, Box<dyn std::error::Error>> {
         let run = address.run;
         let mut model = self.models.remove(&run).ok_or("the run is not in memory")?;
         let summed = model.take_sum()?;
@@ -164,6 +164,7 @@ impl State {
 
         let plan = Arc::clone(&model.loaded.plan);
         let mut batch = Batch::new();
+        let judged = self.judged(&address, summed.as_ref().and_then(|(summed, _)| summed.figures), &mut batch)?;
         if let Some(ledger) = &mut model.ledger {
             // With the version's record, and so before anybody can see it.
             ledger.charge(&mut batch, &address)?;
@@ -215,7 +216,23 @@ impl State {
         model.version = version;
         let loaded = model.loaded.clone();
         self.models.insert(run, model);
-        Ok((loaded, round))
+        Ok(Committed { loaded, round, judged })
+    }
+
+    /// The record of the round before `address`, with what this round's devices say of its version: written in `batch`.
+    fn judged(
+        &self,
+        address: &Address,
+        figures: Option<SummedFigures>,
+        batch: &mut Batch,
+    ) -> Result<Option<RoundRecord>, Box<dyn std::error::Error>> {
+        let Some(figures) = figures else { return Ok(None) };
+        let Some(mut before) = records::round(&self.store, address.run, address.round.saturating_sub(1))? else {
+            return Ok(None);
+        };
+        before.note_figures(&figures);
+        records::put_round(batch, address.run, &before)?;
+        Ok(Some(before))
     }
 }
 

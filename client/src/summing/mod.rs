@@ -21,16 +21,17 @@ use starling_protocol::participant::JobId;
 use starling_secagg::{Entropy, Refused, Restored, Unsent};
 use starling_spec::TaskPlan;
 use starling_store::Store;
-use starling_update::{MaskError, Sealed, SecurePart, SecureSums, seal_masked};
+use starling_update::{Local, MaskError, Sealed, SecurePart, SecureSums, seal_masked};
 use starling_wire::{Address, Decline, DeviceId, Refusal, RoundStart, RunId, SecureLetter, SecureMail};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 pub(crate) use journal::Journal;
 
-use crate::learner::{Trained, with_causes};
+use crate::learner::with_causes;
 use crate::ledger::Ledger;
-use crate::worker::{Report, parameters};
+use crate::owed::{Owed, OwedError};
+use crate::worker::{Report, ToMask, parameters};
 
 /// Orders that may wait: a few for each run that the device takes part in.
 const ORDERS_MAX: usize = 4 * starling_protocol::participant::RUNS_MAX;
@@ -42,7 +43,7 @@ pub(crate) enum Order {
     /// Answer the aggregator.
     Answer { address: Address, letter: SecureLetter },
     /// Mask an update once the others' shares are there.
-    Mask { job: JobId, run: RunId, round: u32, trained: Box<Trained> },
+    Mask { job: JobId, run: RunId, round: u32, trained: Box<ToMask> },
     /// Burn the keys of an attempt; what was trained stays.
     Burn(Address),
     /// Leave the round.
@@ -70,7 +71,8 @@ impl Summing {
             let (sender, receiver) = sync_channel(ORDERS_MAX);
             let journal = Journal::new(Arc::clone(&self.store));
             let ledger = Arc::clone(&self.ledger);
-            let keeper = Keeper { journal, device: self.device, ledger, rounds: BTreeMap::new() };
+            let owed = Owed::new(Arc::clone(&self.store));
+            let keeper = Keeper { journal, device: self.device, ledger, owed, rounds: BTreeMap::new() };
             let reports = self.reports.clone();
             let spawned = thread::Builder::new()
                 .name("starling-summing".into())
@@ -107,6 +109,8 @@ enum Left {
     Mask(#[from] MaskError),
     #[error("what is said has to be durable first")]
     Journal(#[from] journal::JournalError),
+    #[error("what is owed has to be known, and durable, first")]
+    Owed(#[from] OwedError),
     #[error("the system gives no entropy")]
     Entropy,
     #[error("the plan's secure sums cannot be carried out here")]
@@ -119,8 +123,8 @@ impl Left {
     fn refusal(&self) -> Refusal {
         match self {
             Self::Refused(refused) | Self::Mask(MaskError::Refused(refused)) => refused.refusal(),
-            Self::Mask(MaskError::Ring(_)) | Self::Plan => Refusal::SecureSetup,
-            Self::Journal(_) | Self::Entropy | Self::Unknown => Refusal::SecureBurned,
+            Self::Mask(MaskError::Ring(_) | MaskError::Owed(_)) | Self::Plan => Refusal::SecureSetup,
+            Self::Journal(_) | Self::Owed(_) | Self::Entropy | Self::Unknown => Refusal::SecureBurned,
         }
     }
 }
@@ -130,6 +134,7 @@ struct Keeper {
     journal: Journal,
     device: DeviceId,
     ledger: Arc<Ledger>,
+    owed: Owed,
     rounds: BTreeMap<RunId, Round>,
 }
 
@@ -140,7 +145,7 @@ struct Round {
     said: Said,
     /// The certificates that came with the roster.
     certified: Certified,
-    trained: Option<(JobId, Box<Trained>)>,
+    trained: Option<(JobId, Box<ToMask>)>,
 }
 
 /// Who speaks for the device in an attempt.
@@ -288,12 +293,21 @@ impl Keeper {
         // Durable before the masked update exists: whoever else helps to unmask it, this device cannot take it back.
         let spent = self.ledger.spend(&round.plan, &address, base.digest).map_err(Decline::Policy);
         let result: Result<Arc<Sealed>, Decline> = spent.and_then(|()| {
-            let masked = part.mask(&trained.delta, &trained.report, &mut entropy::words()).map_err(Left::from);
-            let sealed = masked.and_then(|masked| {
+            let ToMask { trained, figures } = &**trained;
+            let local = Local { delta: &trained.delta, report: &trained.report, figures: figures.as_ref() };
+            let sealed = (|| {
+                let count = local.delta.len();
+                let before =
+                    part.keeps_residual().then(|| self.owed.before(address.task, &address, count)).transpose()?;
+                let (masked, then) = part.mask(local, before, &mut entropy::words())?;
+                if let Some(then) = then {
+                    // Durable before a byte leaves: what is sent must not be owed again after a crash.
+                    self.owed.pend(address.task, &address, &then)?;
+                }
                 self.journal.note(run, &masked)?;
                 Ok(seal_masked(masked, round.plan.update.codec))
-            });
-            sealed.map(Arc::new).map_err(|left| {
+            })();
+            sealed.map(Arc::new).map_err(|left: Left| {
                 tracing::warn!(%address, error = with_causes(&left), "the update is not masked");
                 Decline::Secure(left.refusal())
             })

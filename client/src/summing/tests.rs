@@ -7,6 +7,7 @@ use starling_update::SecureRound;
 use starling_wire::{Digest, ModelRef, PolicyRule, Role, RoundKind, TaskId, UpdateReport};
 
 use super::*;
+use crate::learner::Trained;
 use crate::ledger::Budget;
 use crate::state::tests::open_store;
 
@@ -66,7 +67,8 @@ fn keeper(folder: &Path, device: DeviceId, plan: &TaskPlan) -> Keeper {
     let noisy = plan.privacy.as_ref().is_some_and(|privacy| privacy.asked.dp.is_some());
     let budget = if noisy { BUDGET } else { Budget { lifetime: None, ..BUDGET } };
     let ledger = Arc::new(Ledger::open(Arc::clone(&store), folder, budget).expect("a ledger"));
-    Keeper { journal: Journal::new(store), device, ledger, rounds: BTreeMap::new() }
+    let owed = Owed::new(Arc::clone(&store));
+    Keeper { journal: Journal::new(store), device, ledger, owed, rounds: BTreeMap::new() }
 }
 
 impl Device {
@@ -121,7 +123,8 @@ impl Device {
 
     fn try_mask(&mut self, value: f32) -> Result<Arc<Sealed>, Decline> {
         let report = UpdateReport { weight: 100, train_loss: 1.0, steps: 1 };
-        let trained = Box::new(Trained { delta: vec![value; PARAMETERS], report });
+        let trained = Trained { delta: vec![value; PARAMETERS], report };
+        let trained = Box::new(ToMask { trained, figures: None });
         let job = job();
         let mut reports = self.keeper.carry_out(Order::Mask { job, run: RunId(1), round: 1, trained });
         match reports.pop() {
@@ -373,4 +376,32 @@ fn a_sum_of_zeros_has_the_noise_of_its_survivors_and_says_nothing_else() {
     let energy: f64 = summed.mean.iter().map(|value| f64::from(*value).powi(2)).sum();
     let deviation = (energy / PARAMETERS as f64).sqrt();
     assert!((4.0..40.0).contains(&deviation), "{deviation}");
+}
+
+#[test]
+fn inv5_what_a_shared_subset_leaves_out_is_owed_until_it_is_sent() {
+    let pki = Pki::new(1);
+    let plan = plan_with("clip = 10.0\nsubset = 0.5");
+    let mut devices: Vec<Device> = (0..4).map(|index| Device::under(Arc::clone(&plan), &pki, index)).collect();
+    let mut aggregator = begin(&pki, 1, &mut devices);
+    stage(&mut aggregator, &mut devices);
+    let session = aggregator.round.session().expect("a roster");
+    let device = &mut devices[0];
+    let letter = aggregator.letter(&device.id());
+    assert_eq!(device.answer(1, letter), Ok(None), "envelopes are not answered");
+    device.mask(0.5);
+    let address = start(1).address;
+    let owed = |device: &Device| {
+        let residual = device.keeper.owed.before(address.task, &Address { round: 2, ..address }, PARAMETERS);
+        residual.expect("a residual").units().to_vec()
+    };
+    device.keeper.owed.settle(address.task, &address, false).expect("settled");
+    assert_eq!(owed(device), [0; PARAMETERS], "an update that is in no version takes all of it with it");
+    device.keeper.owed.settle(address.task, &address, true).expect("settled");
+    let sums = SecureSums::of(&plan, PARAMETERS).expect("numbers").expect("secure sums");
+    let sent: Vec<usize> = sums.numerics().subset(&session).expect("half of them").collect();
+    assert_eq!(sent.len(), 5);
+    // In steps of 2⁻⁴⁰.
+    let expected: Vec<i64> = (0..PARAMETERS).map(|index| if sent.contains(&index) { 0 } else { 1 << 39 }).collect();
+    assert_eq!(owed(device), expected);
 }

@@ -317,7 +317,8 @@ impl RunMachine {
         }
         self.rounds_committed += 1;
         let federation = &self.settings.federation;
-        let every = federation.evaluate_every;
+        // In secure sums devices speak of the version that they train from, with their update: nobody is asked apart.
+        let every = if self.settings.secure_cohort.is_some() { 0 } else { federation.evaluate_every };
         let last = self.rounds_committed >= federation.rounds || target_reached || self.is_budget_gone();
         let evaluate = every > 0 && (self.rounds_committed.is_multiple_of(every) || last);
         if evaluate && !self.available.is_empty() {

@@ -171,6 +171,12 @@ impl Residual {
         self.values.iter().map(|value| (*value as f64 / SCALE) as f32).collect()
     }
 
+    /// What is left when the values at `sent` have been sent whole.
+    pub(crate) fn without(mut self, sent: impl Iterator<Item = usize>) -> Self {
+        sent.for_each(|index| self.values[index] = 0);
+        self
+    }
+
     /// What is left when `sent` has been sent.
     pub(crate) fn less(mut self, sent: &[f32], codec: CodecSpec) -> Result<Self, EncodeError> {
         for (index, (value, sent)) in self.values.iter_mut().zip(sent).enumerate() {

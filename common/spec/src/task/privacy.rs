@@ -150,13 +150,6 @@ impl PrivacySection {
                  examples that a device should count for, at most 65536, or privacy.weights = \"uniform\"",
             ));
         }
-        if task.federation.evaluate_every > 0 {
-            return Err(SpecError::value(
-                "federation.evaluate_every",
-                task.federation.evaluate_every,
-                "devices would say their own figures beside the secure sum: leave it out",
-            ));
-        }
         if self.cohort_min < 3 {
             return Err(SpecError::value(
                 "privacy.cohort_min",
@@ -198,6 +191,9 @@ pub struct PrivacyPlan {
     pub fraction: f64,
     /// Rounds of the run.
     pub rounds: u32,
+    /// Every so many versions, devices say inside the secure sum how the version does on their hold-outs; 0 for never.
+    #[serde(default)]
+    pub evaluate_every: u32,
 }
 
 impl PrivacyPlan {
@@ -214,7 +210,13 @@ impl PrivacyPlan {
     )]
     pub(crate) fn new(asked: &PrivacySection, federation: &FederationSection) -> Self {
         let cohort_max = cohort_max(federation).map_or(u32::MAX, |most| most.ceil() as u32);
-        let FederationSection { devices, participation, fraction, rounds, .. } = *federation;
-        Self { asked: asked.clone(), cohort_max, devices, participation, fraction, rounds }
+        let FederationSection { devices, participation, fraction, rounds, evaluate_every, .. } = *federation;
+        let evaluate_every = if asked.secure_aggregation { evaluate_every } else { 0 };
+        Self { asked: asked.clone(), cohort_max, devices, participation, fraction, rounds, evaluate_every }
+    }
+
+    /// Whether devices that train from this version say inside the sum how it does.
+    pub fn evaluates(&self, version: u64) -> bool {
+        self.evaluate_every > 0 && version > 0 && version.is_multiple_of(self.evaluate_every.into())
     }
 }

@@ -27,7 +27,7 @@ use self::quantiser::{Quantiser, best_range};
 use self::tally::Tally;
 
 /// Metrics that a vector may carry beside the weight and the clip bit.
-pub const METRICS_MAX: usize = 16;
+pub const METRICS_MAX: usize = 32;
 
 /// Why settings have no ring, or a delta no place in it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -209,7 +209,7 @@ impl RingNumerics {
         }
         let metrics = settings.tallies.as_ref().map_or(&[][..], |tallies| &tallies.metrics_max);
         if metrics.len() > METRICS_MAX || metrics.contains(&0) {
-            return wrong("metrics_max", &metrics.len(), "at most 16 metrics, each with a maximum of at least 1");
+            return wrong("metrics_max", &metrics.len(), "at most 32 metrics, each with a maximum of at least 1");
         }
         let sent = (parameters as u64 * u64::from(settings.subset_per_million)).div_ceil(1_000_000);
         let sent = usize::try_from(sent).expect("no more than the parameters");
@@ -352,19 +352,18 @@ impl RingNumerics {
         Ok(RingMean { mean: self.scatter(values, shared), weight_sum, within_clip, metrics })
     }
 
+    /// Parameters that a round's updates hold, where they do not hold all of them; `shared` is the commitment of its sum.
+    pub fn subset(&self, shared: &Digest) -> Option<impl Iterator<Item = usize>> {
+        (self.sent < self.parameters).then(|| subset::indices(self.parameters, self.sent, seed(shared)))
+    }
+
     fn gather(&self, delta: &[f32], shared: &Digest) -> Vec<f32> {
-        if self.sent == self.parameters {
-            return delta.to_vec();
-        }
-        subset::indices(self.parameters, self.sent, seed(shared)).map(|index| delta[index]).collect()
+        self.subset(shared).map_or_else(|| delta.to_vec(), |sent| sent.map(|index| delta[index]).collect())
     }
 
     fn scatter(&self, values: Vec<f32>, shared: &Digest) -> Vec<f32> {
-        if self.sent == self.parameters {
-            return values;
-        }
+        let Some(places) = self.subset(shared) else { return values };
         let mut whole = vec![0.0; self.parameters];
-        let places = subset::indices(self.parameters, self.sent, seed(shared));
         places.zip(values).for_each(|(place, value)| whole[place] = value);
         whole
     }

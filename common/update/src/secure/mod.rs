@@ -1,16 +1,21 @@
 //! What a task's plan says about its secure sums: their numbers, and the setup that every device of an attempt is bound to.
 
+mod figures;
 mod part;
 mod round;
 
+use starling_compress::CodecSpec;
 use starling_privacy::noise::Source;
 use starling_secagg::{Assumptions, Policy, Setup};
 use starling_spec::TaskPlan;
 use starling_spec::task::{DpMode, PrivacyPlan, Weights};
 use starling_wire::{Address, Digest, UpdateReport};
 
+use self::figures::FigureTallies;
+use crate::residual::Residual;
 use crate::ring::{RingError, RingMean, RingNumerics, RingReport, RingSettings, Shares, Tallies};
 
+pub use figures::{LocalFigures, SummedFigures};
 pub use part::{MaskError, SecurePart};
 pub use round::SecureRound;
 
@@ -18,10 +23,23 @@ pub use round::SecureRound;
 const LOSS_LEVELS: u32 = 65_535;
 const LOSS_MAX: f64 = 16.0;
 
+/// What a device has for a sum.
+#[derive(Debug, Clone, Copy)]
+pub struct Local<'a> {
+    /// Trained parameters less the base's.
+    pub delta: &'a [f32],
+    /// Weight and loss.
+    pub report: &'a UpdateReport,
+    /// How the base does on the device's hold-out, where the plan asks for that.
+    pub figures: Option<&'a LocalFigures>,
+}
+
 /// Secure sums of one plan.
 #[derive(Debug, Clone)]
 pub struct SecureSums {
     numerics: RingNumerics,
+    codec: CodecSpec,
+    figures: Option<FigureTallies>,
     privacy: PrivacyPlan,
     weight_max: u32,
     plan: Digest,
@@ -38,6 +56,8 @@ pub struct Summed {
     pub train_loss: f64,
     /// Devices whose update was within the clipping norm, where that is summed.
     pub within_clip: Option<u64>,
+    /// How the version that they trained from does on their hold-outs, where they said so.
+    pub figures: Option<SummedFigures>,
 }
 
 impl Summed {
@@ -60,24 +80,52 @@ impl SecureSums {
         };
         // What is tallied is of the size of one coordinate, and the noise on each is of the size of a whole update.
         let noisy = privacy.asked.dp.as_ref().filter(|dp| dp.mode == DpMode::Distributed);
+        let figures = FigureTallies::of(plan).filter(|_| noisy.is_none());
+        let metrics_max =
+            std::iter::once(LOSS_LEVELS).chain(figures.into_iter().flat_map(FigureTallies::maxima)).collect();
         let settings = RingSettings {
             codec: plan.update.codec,
             clip: privacy.asked.clip().unwrap_or(0.0),
             weight_max,
             subset_per_million: millionths(privacy.asked.subset),
             cohort_max: privacy.cohort_max,
-            tallies: noisy.is_none().then(|| Tallies { metrics_max: vec![LOSS_LEVELS] }),
+            tallies: noisy.is_none().then_some(Tallies { metrics_max }),
             noise: noisy
                 .filter(|dp| dp.noise_multiplier > 0.0)
                 .map(|dp| Shares { noise_multiplier: dp.noise_multiplier, honest: privacy.honest_min() }),
         };
         let numerics = RingNumerics::new(&settings, parameters)?;
-        Ok(Some(Self { numerics, privacy: privacy.clone(), weight_max, plan: Digest::of(&plan.to_json()) }))
+        Ok(Some(Self {
+            numerics,
+            codec: plan.update.codec,
+            figures,
+            privacy: privacy.clone(),
+            weight_max,
+            plan: Digest::of(&plan.to_json()),
+        }))
     }
 
     /// The numbers.
     pub fn numerics(&self) -> &RingNumerics {
         &self.numerics
+    }
+
+    /// Whether an update leaves out parameters that go into a later one.
+    pub fn keeps_residual(&self) -> bool {
+        self.privacy.asked.subset < 1.0
+    }
+
+    fn codec(&self) -> CodecSpec {
+        self.codec
+    }
+
+    /// What a device still owes once an update of all that it owed is in the sum of `session`: the parameters that the update left out.
+    /// What clipping and rounding took from the others is not owed; rounding is unbiased.
+    fn left(&self, owed: Residual, session: &Digest) -> Residual {
+        match self.numerics.subset(session) {
+            Some(sent) => owed.without(sent),
+            None => Residual::zero(owed.len()),
+        }
     }
 
     /// The smallest and the largest cohort.
@@ -126,13 +174,17 @@ impl SecureSums {
     /// [`RingError`] when the training has diverged.
     pub fn encode(
         &self,
-        delta: &[f32],
-        report: &UpdateReport,
+        local: Local<'_>,
         session: &Digest,
         rounding_key: u64,
         words: &mut impl Source,
     ) -> Result<Vec<i64>, RingError> {
-        let report = RingReport { examples: report.weight, metrics: &[loss_level(report.train_loss)] };
+        let Local { delta, report, figures } = local;
+        let mut metrics = vec![loss_level(report.train_loss)];
+        if let Some(tallies) = self.figures {
+            tallies.write(figures, &mut metrics);
+        }
+        let report = RingReport { examples: report.weight, metrics: &metrics };
         self.numerics.encode(delta, report, session, rounding_key, words)
     }
 
@@ -147,6 +199,7 @@ impl SecureSums {
             mean,
             weight: u64::try_from(weight_sum).unwrap_or(0),
             train_loss: levels / f64::from(LOSS_LEVELS) * LOSS_MAX / (devices.max(1) as f64),
+            figures: self.figures.and_then(|tallies| tallies.read(metrics.get(1..)?)),
             within_clip: within_clip.map(|devices| u64::try_from(devices).unwrap_or(0)),
         })
     }

@@ -2,9 +2,12 @@
 
 use starling_privacy::noise::Source;
 use starling_secagg::{Device, Entropy, Fleet, Guard, IdentityKey, Kind, Policy, Refused, Setup, Unsent};
-use starling_wire::{DeviceId, UpdateReport};
+use starling_wire::DeviceId;
 
-use super::SecureSums;
+use starling_compress::EncodeError;
+
+use super::{Local, SecureSums};
+use crate::residual::Residual;
 use crate::ring::RingError;
 use crate::sealed::rounding_key;
 
@@ -14,6 +17,9 @@ pub enum MaskError {
     /// It does not become integers.
     #[error("the update does not fit the secure sum")]
     Ring(#[from] RingError),
+    /// With what is owed from before it grows beyond all bounds.
+    #[error("the update cannot be added to what the device still owes")]
+    Owed(#[from] EncodeError),
     /// The attempt does not take it.
     #[error("the secure sum does not take the update")]
     Refused(#[from] Refused),
@@ -77,14 +83,29 @@ impl SecurePart {
         self.shared && !self.device.is_burned()
     }
 
-    /// The masked update, with this device's share of noise from `words`. The keys of the attempt mask this one and no other.
+    /// Whether an update leaves out parameters that go into a later one.
+    pub fn keeps_residual(&self) -> bool {
+        self.sums.keeps_residual()
+    }
+
+    /// The masked update, with this device's share of noise from `words`. The keys of the attempt mask this one and no other. `before` is
+    /// what the device owes; with the update comes what it will owe once that is in a version.
     ///
     /// # Errors
     /// [`MaskError`].
-    pub fn mask(&mut self, delta: &[f32], report: &UpdateReport, words: &mut impl Source) -> Result<Unsent, MaskError> {
+    pub fn mask(
+        &mut self,
+        local: Local<'_>,
+        before: Option<Residual>,
+        words: &mut impl Source,
+    ) -> Result<(Unsent, Option<Residual>), MaskError> {
         let session = self.device.session().ok_or(Refused::OutOfTurn("no roster has come"))?;
         let key = rounding_key(self.seed, self.device.id(), self.device.setup().address.round);
-        let values = self.sums.encode(delta, report, &session, key, words)?;
-        Ok(self.device.mask(&values)?)
+        let owed = before.map(|before| before.owed(local.delta, self.sums.codec())).transpose()?;
+        let rounded = owed.as_ref().map(Residual::rounded);
+        let local = Local { delta: rounded.as_deref().unwrap_or(local.delta), ..local };
+        let values = self.sums.encode(local, &session, key, words)?;
+        let then = owed.map(|owed| self.sums.left(owed, &session));
+        Ok((self.device.mask(&values)?, then))
     }
 }
