@@ -20,7 +20,7 @@ fn configure(fleet: &Fleet, index: u32, more: &str) {
 }
 
 /// What `starling client privacy VERB` says of a device.
-fn privacy(verb: &str, fleet: &Fleet, index: u32) -> Value {
+pub(crate) fn privacy(verb: &str, fleet: &Fleet, index: u32) -> Value {
     let config = fleet.folder().join(format!("device-{index}/config.toml"));
     let config = config.to_str().expect("a temporary path is text");
     let arguments = ["client", "privacy", verb, "--config", config, "--json"];

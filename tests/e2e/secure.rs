@@ -8,6 +8,7 @@ use starling_testkit::fleet::{number, rounds};
 use starling_update::{Local, SecureSums};
 use starling_wire::{DeviceId, Digest, UpdateReport};
 
+use crate::policy::privacy;
 use crate::world;
 
 /// What makes a task of the digits one of secure sums.
@@ -33,6 +34,65 @@ fn echo(seed: u64, device: DeviceId, round: u32, parameters: usize) -> Vec<f32> 
     let words = (0..parameters.div_ceil(2) as u64).map(|counter| word(key, counter));
     let halves = words.flat_map(|word| [word, word >> 32]).take(parameters);
     halves.map(|word| ((word & 0xff_ffff) as f32 * (2.0 / (1u32 << 24) as f32) - 1.0) * 1e-3).collect()
+}
+
+/// The parameters of the latest version, in the order of its file.
+fn exported(fleet: &Fleet, run: u64) -> Vec<f32> {
+    let out = fleet.folder().join("w.safetensors");
+    let exported = std::process::Command::new(env!("CARGO_BIN_EXE_starling"))
+        .args(["aggregator", "run", "export", &run.to_string(), "--config"])
+        .arg(fleet.aggregator_config())
+        .arg("--out")
+        .arg(&out)
+        .output()
+        .expect("the program starts");
+    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    let bytes = std::fs::read(&out).expect("weights");
+    let header = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().expect("eight"))).expect("small");
+    bytes[8 + header..].as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect()
+}
+
+#[test]
+fn inv5_devices_add_the_noise_that_they_and_the_run_are_charged_for_until_the_budget_is_gone() {
+    const DEVICES: u32 = 5;
+    let seed = 35;
+    let data = "[[task]]\nname = \"bench\"\n[task.data]\nformat = \"csv\"\ntrain = \"none\"\n";
+    let mut fleet = Fleet::new(env!("CARGO_BIN_EXE_starling"), seed, data);
+    // z = 4 and δ = 1e-3: ρ is 1/32 a round, and ε at most ρ + √(4ρ ln(1/δ)), 1.38 for two rounds and 1.70 for three; both are a sixth
+    // less in truth.
+    let more = r#"
+        quorum = 1.0
+        [update]
+        codec = "q8"
+        [privacy]
+        secure_aggregation = true
+        weights = "uniform"
+        cohort_min = 4
+        corrupt = 0.0
+        dp = { mode = "distributed", clip = 0.01, noise_multiplier = 4.0, delta = 1e-3, epsilon_max = 1.3 }
+    "#;
+    let text = world::task(DEVICES, 9, 1, more).replace("\"digits\"", "\"bench\"");
+    let task = TaskFile::parse(&text, &[]).expect("a task");
+    fleet.start_aggregator();
+    (0..DEVICES).for_each(|index| fleet.start_device_as(index, "bench-client"));
+    let run = fleet.start_run(&text, seed);
+    let over = |status: &Value| (status["state"] == "exhausted").then(|| status.clone());
+    let status = fleet.wait_status(run, "a budget that is gone", over);
+    assert_eq!((rounds(&status).len(), number(&status["privacy"], "rounds_charged")), (2, 2), "{status:#}");
+    assert!(rounds(&status)[0]["train_loss"].is_null(), "devices say nothing of it: {status:#}");
+    for index in 0..DEVICES {
+        let ledger = privacy("ledger", &fleet, index);
+        assert_eq!(number(&ledger["runs"][0], "rounds"), 2, "{ledger:#}");
+        assert_eq!(ledger["runs"][0]["noise"], "distributed, 4 clipping norms", "{ledger:#}");
+    }
+    // Updates are of one clipping norm together with all their parameters, and the noise of four on each: on the mean of five devices,
+    // whose shares make 4 · √(5/4), 0.00894 a parameter and round.
+    let manifest = TaskPlan::new(&task, seed).expect("a plan").manifest().expect("a manifest");
+    let energy = |values: &[f32]| values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
+    let start = starling_spec::init::initial_parameters(&manifest, seed);
+    let added = ((energy(&exported(&fleet, run)) - energy(&start)) / start.len() as f64).sqrt();
+    let expected = 0.01 * 4.0 * 1.25f64.sqrt() / 5.0 * 2f64.sqrt();
+    assert!((added / expected - 1.0).abs() < 0.5, "{added}, expected {expected}");
 }
 
 #[test]
@@ -74,19 +134,7 @@ fn the_model_of_ten_processes_holds_their_sum_bit_for_bit() {
     sums.decode(&sum, &session, DEVICES as usize).expect("a mean").add_to(&mut expected);
     assert_ne!(expected, start);
 
-    let out = fleet.folder().join("w.safetensors");
-    let exported = std::process::Command::new(env!("CARGO_BIN_EXE_starling"))
-        .args(["aggregator", "run", "export", &run.to_string(), "--config"])
-        .arg(fleet.aggregator_config())
-        .arg("--out")
-        .arg(&out)
-        .output()
-        .expect("the program starts");
-    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
-    let bytes = std::fs::read(&out).expect("weights");
-    let header = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().expect("eight"))).expect("small");
-    let mut values =
-        bytes[8 + header..].as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect::<Vec<_>>();
+    let mut values = exported(&fleet, run);
     let mut wanted = expected;
     // A file may hold its tensors in another order.
     values.sort_by(f32::total_cmp);
