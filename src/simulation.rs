@@ -356,9 +356,10 @@ impl<'world> Simulation<'world> {
         bar: &ProgressBar,
     ) -> Result<()> {
         let mut master = self.version.master().to_vec();
+        let rate = self.input.task.federation.server_rate(address.round);
         if let Some(secure) = &mut self.secure {
             let summed = secure.take_sum()?;
-            summed.add_to(&mut master);
+            summed.apply_step(rate, &mut master);
             if let (Some(before), Some(figures)) = (self.rounds.last_mut(), &summed.figures) {
                 before.heldout_accuracy = figures.accuracy;
                 before.heldout_loss = Some(figures.loss);
@@ -370,11 +371,11 @@ impl<'world> Simulation<'world> {
             anyhow::ensure!(self.fold.contributors() == contributors, "the fold holds other updates than the round");
             let fold = std::mem::replace(&mut self.fold, Fold::new(&self.numerics));
             match &self.noisy {
-                None => fold.apply_mean(&mut master),
+                None => fold.apply_step(rate, &mut master),
                 Some(noisy) => {
                     let seed = self.input.seed;
                     let words = |node: Node| Simulated::new(seed, &[u64::from(node.level), u64::from(node.index)]);
-                    noisy.apply(fold, address.round, words, &mut master);
+                    noisy.apply(fold, address.round, rate, words, &mut master);
                 }
             }
         }

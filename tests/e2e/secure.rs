@@ -101,7 +101,7 @@ fn the_model_of_ten_processes_holds_their_sum_bit_for_bit() {
     let seed = 31;
     let data = "[[task]]\nname = \"bench\"\n[task.data]\nformat = \"csv\"\ntrain = \"none\"\n";
     let mut fleet = Fleet::new(env!("CARGO_BIN_EXE_starling"), seed, data);
-    let text = world::task(DEVICES, 1, 1, SECURE).replace("\"digits\"", "\"bench\"");
+    let text = world::task(DEVICES, 1, 1, &format!("server_lr = 0.5\n{SECURE}")).replace("\"digits\"", "\"bench\"");
     let task = TaskFile::parse(&text, &[]).expect("a task");
     fleet.start_aggregator();
     (0..DEVICES).for_each(|index| fleet.start_device_as(index, "bench-client"));
@@ -131,7 +131,7 @@ fn the_model_of_ten_processes_holds_their_sum_bit_for_bit() {
     }
     let mut expected = starling_spec::init::initial_parameters(&manifest, seed);
     let start = expected.clone();
-    sums.decode(&sum, &session, DEVICES as usize).expect("a mean").add_to(&mut expected);
+    sums.decode(&sum, &session, DEVICES as usize).expect("a mean").apply_step(0.5, &mut expected);
     assert_ne!(expected, start);
 
     let mut values = exported(&fleet, run);

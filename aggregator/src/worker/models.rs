@@ -173,10 +173,11 @@ impl State {
         let old = (model.version.digest(), model.version.encoded().clone());
         let number = model.version.number() + 1;
         let mut master = model.version.into_master();
-        summed.inspect(|(summed, _)| summed.add_to(&mut master));
+        let rate = model.loaded.task.federation.server_rate(round.round);
+        summed.inspect(|(summed, _)| summed.apply_step(rate, &mut master));
         match (fold, &model.loaded.noisy) {
-            (Some(fold), Some(noisy)) => noisy.apply(fold, round.round, |_| entropy::words(), &mut master),
-            (Some(fold), None) => fold.apply_mean(&mut master),
+            (Some(fold), Some(noisy)) => noisy.apply(fold, round.round, rate, |_| entropy::words(), &mut master),
+            (Some(fold), None) => fold.apply_step(rate, &mut master),
             (None, _) => {}
         }
         let version = Version::publish(number, master, plan.update.down)?;

@@ -68,14 +68,14 @@ impl FixedPoint {
         2f64.powi(self.fraction_bits)
     }
 
-    /// `master[i] += acc[i] / (2^F · weight_sum)`, each step in `f64`, rounded to `f32` once. Nothing happens when
-    /// `weight_sum` is 0: an empty fold has no mean.
+    /// `master[i] += rate · acc[i] / (2^F · weight_sum)` for a `rate` above 0, each step in `f64`, rounded to `f32` once. Nothing
+    /// happens when `weight_sum` is 0: an empty fold has no mean.
     ///
     /// # Panics
     /// If the slices differ in length.
-    pub fn add_mean(&self, accumulators: &[i64], weight_sum: u64, master: &mut [f32]) {
+    pub fn add_mean(&self, accumulators: &[i64], weight_sum: u64, rate: f64, master: &mut [f32]) {
         if weight_sum > 0 {
-            self.add_share(accumulators, weight_sum as f64, master);
+            self.add_share(accumulators, weight_sum as f64 / rate, master);
         }
     }
 

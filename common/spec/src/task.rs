@@ -287,6 +287,7 @@ impl TaskFile {
                 ));
             }
         }
+        self.federation.check_server()?;
         if self.federation.evaluate_every > 0 && self.federation.holdout == 0.0 {
             return Err(SpecError::value(
                 "federation.evaluate_every",

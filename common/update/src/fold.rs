@@ -150,7 +150,15 @@ impl Fold {
     /// # Panics
     /// If `master` has another number of parameters.
     pub fn apply_mean(&self, master: &mut [f32]) {
-        self.numerics.fixed().add_mean(&self.accumulators, self.weight_sum, master);
+        self.apply_step(1.0, master);
+    }
+
+    /// Adds `rate` times the mean to the master, for a rate above 0.
+    ///
+    /// # Panics
+    /// If `master` has another number of parameters.
+    pub fn apply_step(&self, rate: f64, master: &mut [f32]) {
+        self.numerics.fixed().add_mean(&self.accumulators, self.weight_sum, rate, master);
     }
 
     /// The numbers it was made under, and its accumulators: nothing can be taken out of them any more.

@@ -48,13 +48,20 @@ impl NoisyMean {
         Ok(Some(Self { noise, denominator, is_tree }))
     }
 
-    /// Adds the mean of what `fold` holds, with the noise of `round` (from 1), to `master`. `words` gives the random words of a
+    /// Adds `rate` times the mean of what `fold` holds, with the noise of `round` (from 1), to `master`. `words` gives the random words of a
     /// node of the noise: of the round where rounds are independent, of a node of the tree otherwise. The same node has to get the same words
     /// each time.
     ///
     /// # Panics
     /// If `master` has another number of parameters than the fold.
-    pub fn apply<S: Source>(&self, fold: Fold, round: u32, mut words: impl FnMut(Node) -> S, master: &mut [f32]) {
+    pub fn apply<S: Source>(
+        &self,
+        fold: Fold,
+        round: u32,
+        rate: f64,
+        mut words: impl FnMut(Node) -> S,
+        master: &mut [f32],
+    ) {
         let (numerics, mut sum, weight_sum) = fold.into_sum();
         if let Some(noise) = &self.noise {
             if self.is_tree {
@@ -68,8 +75,8 @@ impl NoisyMean {
             }
         }
         match self.denominator {
-            Some(denominator) => numerics.fixed().add_share(&sum, denominator, master),
-            None => numerics.fixed().add_mean(&sum, weight_sum, master),
+            Some(denominator) => numerics.fixed().add_share(&sum, denominator / rate, master),
+            None => numerics.fixed().add_mean(&sum, weight_sum, rate, master),
         }
     }
 }

@@ -107,11 +107,15 @@ fn an_update_beyond_the_norm_is_refused() {
 
 /// The master after a round of nobody: noise alone.
 fn zeros(plan: &TaskPlan, round: u32, seed: u64) -> Vec<f64> {
+    step_of_zeros(plan, round, 1.0, seed)
+}
+
+fn step_of_zeros(plan: &TaskPlan, round: u32, rate: f64, seed: u64) -> Vec<f64> {
     let numerics = numerics(plan);
     let noisy = NoisyMean::of(plan, &numerics).expect("it fits").expect("central noise");
     let mut master = vec![0.0; numerics.parameters()];
     let words = |node: Node| Simulated::new(seed, &[u64::from(node.level), u64::from(node.index)]);
-    noisy.apply(Fold::new(&numerics), round, words, &mut master);
+    noisy.apply(Fold::new(&numerics), round, rate, words, &mut master);
     master.iter().map(|value| f64::from(*value)).collect()
 }
 
@@ -135,6 +139,9 @@ fn a_round_of_zeros_has_the_stated_noise_and_no_other_rounds() {
     let error = 4.0 / (first.len() as f64).sqrt();
     assert!(correlation(&first, &second).abs() < error, "rounds share noise");
     assert!(correlation(&first, &zeros(&plan, 1, 2)).abs() < error, "sources share noise");
+    // The noise is on the sum, so a step of another length is a step of that noise, not of more or less private noise.
+    let half = step_of_zeros(&plan, 1, 0.5, 1);
+    assert!(first.iter().zip(&half).all(|(whole, half)| whole * 0.5 == *half));
     assert!(zeros(&self::plan(&[("privacy.dp.noise_multiplier", "0")]), 1, 1).iter().all(|value| *value == 0.0));
 }
 

@@ -171,6 +171,23 @@ fn a_partial_of_another_plan_is_refused() {
 }
 
 #[test]
+fn a_step_is_its_rate_times_the_mean() {
+    let mut fold = Fold::new(&numerics(CodecSpec::F32, 40));
+    fold.add(&admitted(1, 10, CodecSpec::F32, 40)).expect("new");
+    fold.add(&admitted(2, 30, CodecSpec::F32, 40)).expect("new");
+    let step = |rate: f64| {
+        let mut master = vec![0f32; 40];
+        fold.apply_step(rate, &mut master);
+        master
+    };
+    let mut mean = vec![0f32; 40];
+    fold.apply_mean(&mut mean);
+    assert_eq!(step(1.0), mean);
+    // A power of two changes no digit.
+    assert_eq!(step(0.25), mean.iter().map(|value| value * 0.25).collect::<Vec<_>>());
+}
+
+#[test]
 fn an_empty_fold_changes_nothing() {
     let mut master = vec![0.25f32; 40];
     Fold::new(&numerics(Q8, 40)).apply_mean(&mut master);

@@ -93,6 +93,8 @@ impl<'a> FederatedTuner<'a> {
         (task.model.preset, task.model.layers) = (None, Some(model.layers.clone()));
         let federation = &mut task.federation;
         (federation.target, federation.evaluate_every) = (None, 0);
+        // Its runs are short and have schedules of their own; one step down a gradient is to be that.
+        (federation.server_lr, federation.server_decay) = (1.0, 0.0);
         // Every run holds the same rows out, whatever its own seed is.
         federation.holdout_seed = Some(self.input.plan.holdout_seed());
         task.update.down = CodecSpec::F32;

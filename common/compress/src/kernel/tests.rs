@@ -36,7 +36,7 @@ fn everything(codec: CodecSpec, values: &[f32], fixed: &FixedPoint, key: u64) ->
         }
     }
     let mut master = values.to_vec();
-    fixed.add_mean(&acc, 12_345, &mut master);
+    fixed.add_mean(&acc, 12_345, 1.0, &mut master);
     (encoded.into(), checked, (read, bits(&decoded)), acc, bits(&master))
 }
 

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::SpecError;
 
+/// The largest factor on a round's mean: far beyond any that learns, and too small for parameters to overflow.
+const SERVER_LR_MAX: f64 = 1000.0;
+
 /// How training data are spread over simulated devices.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -91,6 +94,12 @@ pub struct FederationSection {
     pub rounds: u32,
     /// How updates become a new model.
     pub strategy: Strategy,
+    /// What a round's mean is multiplied by before it moves the model. Above 1 it makes up for small local steps and a tight clip; noise
+    /// is multiplied too.
+    pub server_lr: f64,
+    /// Over this share of the rounds, the last ones, that factor falls in a straight line to almost 0, so that the last versions are close to
+    /// a mean of those before; 0 is never. It costs no privacy.
+    pub server_decay: f64,
     /// The run stops when the aggregator-side test accuracy reaches this.
     pub target: Option<f64>,
     /// The share of each device's data that is held out for federated evaluation.
@@ -122,6 +131,8 @@ impl Default for FederationSection {
             deadline_ms: 60_000,
             rounds: 10,
             strategy: Strategy::Fedavg,
+            server_lr: 1.0,
+            server_decay: 0.0,
             target: None,
             holdout: 0.0,
             evaluate_every: 0,
@@ -129,6 +140,26 @@ impl Default for FederationSection {
             holdout_seed: None,
             tags: Vec::new(),
         }
+    }
+}
+
+impl FederationSection {
+    /// What the mean of `round` (from 1) is multiplied by before it moves the model.
+    pub fn server_rate(&self, round: u32) -> f64 {
+        let left = f64::from(self.rounds.saturating_sub(round).saturating_add(1));
+        let falling = self.server_decay * f64::from(self.rounds);
+        if left < falling { self.server_lr * left / falling } else { self.server_lr }
+    }
+
+    /// Checks the factor and its fall.
+    pub(super) fn check_server(&self) -> Result<(), SpecError> {
+        if !(self.server_lr > 0.0 && self.server_lr <= SERVER_LR_MAX) {
+            return Err(SpecError::value("federation.server_lr", self.server_lr, "expected above 0 and at most 1000"));
+        }
+        if !(0.0..=1.0).contains(&self.server_decay) {
+            return Err(SpecError::value("federation.server_decay", self.server_decay, "expected a share from 0 to 1"));
+        }
+        Ok(())
     }
 }
 

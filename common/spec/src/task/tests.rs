@@ -26,6 +26,26 @@ fn an_override_reaches_any_key() {
 }
 
 #[test]
+fn the_servers_step_falls_in_a_line_over_the_last_rounds() {
+    let task = |lr: &str, decay: &str| {
+        let keys = [("federation.rounds", "100"), ("federation.server_lr", lr), ("federation.server_decay", decay)];
+        TaskFile::parse(TASK, &keys.map(|(key, value)| (key.into(), value.into()))).map(|task| task.federation)
+    };
+    let rates = |lr: &str, decay: &str, rounds: [u32; 4]| {
+        let federation = task(lr, decay).expect("a task");
+        rounds.map(|round| federation.server_rate(round))
+    };
+    assert_eq!(rates("3.0", "0.0", [1, 50, 99, 100]), [3.0; 4]);
+    assert_eq!(rates("3.0", "0.5", [1, 51, 76, 100]), [3.0, 3.0, 1.5, 3.0 / 50.0]);
+    assert_eq!(rates("1.0", "1.0", [1, 26, 51, 100]), [1.0, 0.75, 0.5, 0.01]);
+    assert_eq!(TaskFile::parse(TASK, &[]).expect("a task").federation.server_rate(7), 1.0, "FedAvg unless asked");
+    for (lr, decay, key) in [("0", "0", "server_lr"), ("inf", "0", "server_lr"), ("1", "1.5", "server_decay")] {
+        let error = task(lr, decay).expect_err("out of range").to_string();
+        assert!(error.starts_with(&format!("federation.{key} = ")), "{error}");
+    }
+}
+
+#[test]
 fn a_run_that_only_asks_has_one_round_and_something_to_ask_about() {
     let set = |overrides: &[(&str, &str)]| {
         let overrides: Vec<_> = overrides.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();

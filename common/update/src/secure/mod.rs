@@ -61,9 +61,11 @@ pub struct Summed {
 }
 
 impl Summed {
-    /// FedAvg: adds the mean to the master.
-    pub fn add_to(&self, master: &mut [f32]) {
-        master.iter_mut().zip(&self.mean).for_each(|(value, mean)| *value += mean);
+    /// Adds `rate` times the mean to the master.
+    #[allow(clippy::cast_possible_truncation, reason = "the mean has no more digits")]
+    pub fn apply_step(&self, rate: f64, master: &mut [f32]) {
+        let rate = rate as f32;
+        master.iter_mut().zip(&self.mean).for_each(|(value, mean)| *value += rate * mean);
     }
 }
 
