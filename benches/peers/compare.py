@@ -1,7 +1,8 @@
 """Runs Starling, NVFlare and Flower with the same shape, one after the other, and prints one Markdown table.
 
 N clients receive P float32 parameters, add small noise and send them back; the server averages and commits; R rounds. All processes
-of a side share one core. Called by compare.sh, which makes the virtual environments.
+of a side share one core. With --secure the server sees sums only: Starling's secure sums beside Flower's SecAgg+. Called by compare.sh,
+which makes the virtual environments.
 """
 
 import argparse
@@ -47,6 +48,7 @@ def main():
     parser.add_argument("--venv", required=True, help="folder with the environments flower/ and nvflare/")
     parser.add_argument("--starling", default="", help="the starling binary; empty: leave it out")
     parser.add_argument("--peers", default="nvflare,flower")
+    parser.add_argument("--secure", action="store_true", help="secure sums; of the peers, Flower has them")
     parser.add_argument("--json", default="")
     args = parser.parse_args()
 
@@ -55,9 +57,9 @@ def main():
     rows = {}
     with tempfile.TemporaryDirectory(prefix="peers-") as folder:
         if args.starling:
-            for codec in ("f32", "q8"):
+            for codec in ("q16", "q8") if args.secure else ("f32", "q8"):
                 attempt(rows, f"Starling, {codec}", lambda codec=codec: starling(args, prefix, codec, folder))
-        for name in filter(None, args.peers.split(",")):
+        for name in ["flower"] if args.secure else filter(None, args.peers.split(",")):
             module = {"nvflare": nvflare_peer, "flower": flower_peer}[name]
             venv = Path(args.venv) / name
             attempt(rows, title(name, venv), lambda: peer(module, venv, Path(folder) / name, prefix, args))
@@ -86,7 +88,8 @@ def attempt(rows, name, measure):
 
 def peer(module, venv, work, prefix, args):
     try:
-        row = module.run(venv, work, prefix, args.devices, args.params, args.peer_rounds, args.timeout)
+        secure = {"secure": True} if args.secure else {}
+        row = module.run(venv, work, prefix, args.devices, args.params, args.peer_rounds, args.timeout, **secure)
     except Exception:
         for log in sorted(Path(work).glob("*.log")):
             print(f"--- {log.name}", log.read_text(errors="replace")[-3000:], sep="\n", file=sys.stderr)
@@ -99,7 +102,7 @@ def starling(args, prefix, codec, folder):
     figures = Path(folder) / f"starling-{codec}.json"
     command = [
         *prefix, args.starling, "bench", "runtime", "--devices", str(args.devices), "--params", str(args.params),
-        "--rounds", str(args.rounds), "--codec", codec, "--json", str(figures),
+        "--rounds", str(args.rounds), "--codec", codec, "--json", str(figures), *(["--secure"] if args.secure else []),
     ]
     before = loopback_bytes()
     subprocess.run(command, stdout=sys.stderr, timeout=args.timeout, check=True)

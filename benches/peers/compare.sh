@@ -2,7 +2,7 @@
 # The runtime beside its peers, in one call: installs Flower and NVFlare into virtual environments (once), then runs the same shape on
 # each, everything of one side on one core, and prints one Markdown table.
 #
-#   benches/peers/compare.sh [--devices 10] [--params 1660000] [--rounds 10] [--peer-rounds 3] [--core 1]
+#   benches/peers/compare.sh [--devices 10] [--params 1660000] [--rounds 10] [--peer-rounds 3] [--core 1] [--secure]
 #                            [--starling target/release/starling] [--json FILE]
 #
 # PEERS_VENV   where the environments are kept (default: a folder in TMPDIR)
@@ -21,7 +21,10 @@ install() {
     "$venv/$1/bin/python" -m pip install --quiet "$3" numpy >&2
 }
 install flower flower-superlink "${PEERS_FLOWER:-flwr==1.41.0}"
-install nvflare nvflare "${PEERS_NVFLARE:-nvflare==2.9.0}"
+case " $* " in
+*" --secure "*) ;; # NVFlare has no secure sums of this kind
+*) install nvflare nvflare "${PEERS_NVFLARE:-nvflare==2.9.0}" ;;
+esac
 
 binary=$here/../../target/release/starling
 [ -x "$binary" ] && set -- --starling "$binary" "$@"

@@ -9,13 +9,13 @@ from pathlib import Path
 from measure import Watch, summarise
 
 PORT = 28000
-APP = Path(__file__).resolve().parent / "flower_app"
+HERE = Path(__file__).resolve().parent
 
 
 class Flower:
     """Starts processes pinned and niced (`prefix`) in the environment `venv`, with all files in `work`."""
 
-    def __init__(self, venv, work, prefix):
+    def __init__(self, venv, work, prefix, app="flower_app"):
         self.bin = Path(venv) / "bin"
         self.work = Path(work)
         self.prefix = prefix
@@ -35,7 +35,7 @@ class Flower:
             PATH=f"{self.bin}:{os.environ['PATH']}",
         )
         # Built from a copy, so that nothing is written beside the sources.
-        shutil.copytree(APP, self.work / "app", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(HERE / app, self.work / "app", ignore=shutil.ignore_patterns("__pycache__"))
         self.watch = Watch(self.group_of)
 
     @staticmethod
@@ -83,9 +83,9 @@ class Flower:
             process.wait()
 
 
-def run(venv, work, prefix, devices, params, rounds, timeout_s):
+def run(venv, work, prefix, devices, params, rounds, timeout_s, secure=False):
     marks_file = Path(work) / "marks"
-    peer = Flower(venv, work, prefix)
+    peer = Flower(venv, work, prefix, "flower_secure_app" if secure else "flower_app")
     try:
         began = time.time()
         peer.serve(devices)
