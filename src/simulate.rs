@@ -140,7 +140,7 @@ fn table(result: &Simulated, kind: TaskKind, wall_s: f64) -> Table {
         let mut row = vec![
             round.round.to_string(),
             format!("{}/{}", round.contributors, round.cohort),
-            figure(Some(round.train_loss), 4),
+            figure(Some(round.train_loss).filter(|loss| loss.is_finite()), 4),
             figure(round.test_loss, 4),
             accuracy(round.test_accuracy),
             if kind == TaskKind::Regression { figure(round.heldout_loss, 4) } else { percent(round.heldout_accuracy) },

@@ -365,13 +365,13 @@ fn rounds(answer: &Value) {
     );
     for round in answer["rounds"].as_array().into_iter().flatten() {
         println!(
-            "{:>6} {:>8} {:>9.3} {:>11} {:>11} {:>10.4} {:>10} {:>9}",
+            "{:>6} {:>8} {:>9.3} {:>11} {:>11} {:>10} {:>10} {:>9}",
             round["round"],
             format!("{}/{}", round["contributors"], round["cohort"]),
             round["wall_s"].as_f64().unwrap_or(f64::NAN),
             round["bytes_up"],
             round["bytes_down"],
-            round["train_loss"].as_f64().unwrap_or(f64::NAN),
+            round["train_loss"].as_f64().map_or_else(|| "–".to_owned(), |loss| format!("{loss:.4}")),
             share(&round["test_accuracy"]),
             share(&round["heldout_accuracy"])
         );

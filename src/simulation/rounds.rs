@@ -1,0 +1,129 @@
+//! What devices do in a round, and what moves between them and the aggregator.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use starling_model::Evaluated;
+use starling_spec::random::{Purpose, Random, device_key};
+use starling_update::{Residual, Sealed, admit, admit_header, difference};
+use starling_wire::{Address, BLOB_HEADER_BYTES, DeviceId, Evaluation, Statistics};
+
+use super::Simulation;
+use crate::world::{Done, Job};
+
+impl Simulation<'_> {
+    pub(super) fn train(&mut self, address: Address, asked: &BTreeSet<usize>) -> Result<()> {
+        let (mut cohort, idle): (Vec<usize>, Vec<usize>) =
+            asked.iter().partition(|device| self.world.devices[**device].has_training_rows());
+        self.decline(address, &idle);
+        cohort.iter().for_each(|device| self.send_model(*device));
+        // The order of arrival decides only whose updates an over-selected round does without: it is drawn.
+        let arrival = |device: &usize| {
+            let key = device_key(self.world.devices[*device].id.0);
+            Random::new(self.input.seed, Purpose::Cohort, &[u64::from(address.round), key]).next_u64()
+        };
+        cohort.sort_by_key(arrival);
+        let job = |device: &usize| Job::Train {
+            device: *device,
+            address,
+            base: Arc::clone(&self.base),
+            residual: self.owed(self.world.devices[*device].id),
+        };
+        let done = self.pool.run(cohort.iter().map(job).collect(), || ())?;
+        for (device, done) in cohort.into_iter().zip(done) {
+            if let Done::Sealed(sealed, residual) = done {
+                if let Some(residual) = residual {
+                    self.owed.pend(self.world.devices[device].id, residual);
+                }
+                self.receive(device, address, &sealed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What `device` owes from earlier rounds, where the codec keeps a residual.
+    fn owed(&self, device: DeviceId) -> Option<Arc<Residual>> {
+        self.numerics.codec().keeps_residual().then(|| self.owed.before(device, self.numerics.parameters()))
+    }
+
+    /// Devices without data for the round say so, as real ones do.
+    pub(super) fn decline(&mut self, address: Address, devices: &[usize]) {
+        for device in devices {
+            self.machine.handle_out(self.now_ms, self.world.devices[*device].id, &address);
+        }
+    }
+
+    /// What the aggregator does with an update: admit the header, the body, ask the machine, fold.
+    fn receive(&mut self, device: usize, address: Address, sealed: &Sealed) -> Result<()> {
+        let id = self.world.devices[device].id;
+        self.now_ms += 1;
+        let header = sealed.header(&address);
+        if self.machine.admit_update(id, &address).is_err() {
+            return Ok(()); // The round is complete without it.
+        }
+        admit_header(&header, &self.numerics)?;
+        let admitted = admit(id, &header, sealed.bytes().clone(), sealed.digest(), &self.numerics)
+            .with_context(|| format!("the update of device {id} in {address} was refused"))?;
+        self.machine.handle_update(self.now_ms, id, &address)?;
+        self.fold.add(&admitted)?;
+        let report = admitted.report();
+        self.staged.weight += u64::from(report.weight);
+        self.staged.loss_sum += f64::from(report.train_loss) * f64::from(report.weight);
+        self.staged.bytes_up += BLOB_HEADER_BYTES as u64 + sealed.bytes().len() as u64;
+        Ok(())
+    }
+
+    /// Counts the bytes that bring the current version to `device`.
+    pub(super) fn send_model(&mut self, device: usize) {
+        let digest = self.version.digest();
+        let whole = self.version.encoded();
+        let held = self.held.insert(self.world.devices[device].id, digest);
+        let length = match (held, &mut self.previous) {
+            (Some(held), _) if held == digest => return,
+            (Some(held), Some(previous)) if held == previous.digest => previous
+                .difference_bytes
+                .get_or_insert_with(|| difference::encode(&previous.encoded, whole).map(|bytes| bytes.len()))
+                .unwrap_or(whole.len()),
+            _ => whole.len(),
+        };
+        self.staged.bytes_down += BLOB_HEADER_BYTES as u64 + length as u64;
+    }
+
+    pub(super) fn evaluate(&mut self, address: Address, asked: &BTreeSet<usize>) -> Result<()> {
+        let (devices, idle): (Vec<usize>, Vec<usize>) =
+            asked.iter().partition(|device| self.world.devices[**device].holds_out());
+        self.decline(address, &idle);
+        devices.iter().for_each(|device| self.send_model(*device));
+        if let Some(round) = self.rounds.last_mut() {
+            round.bytes_down += std::mem::take(&mut self.staged.bytes_down);
+        }
+        let job = |device: &usize| Job::HeldOut { device: *device, base: Arc::clone(&self.base) };
+        let done = self.pool.run(devices.iter().map(job).collect(), || ())?;
+        for (device, done) in devices.into_iter().zip(done) {
+            if let Done::Evaluated(Evaluated { examples, correct, loss_sum }) = done {
+                self.now_ms += 1;
+                let evaluation = Evaluation { address, examples, correct, loss_sum };
+                self.machine.handle_evaluation(self.now_ms, self.world.devices[device].id, evaluation);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn survey(&mut self, address: Address, asked: &BTreeSet<usize>) -> Result<()> {
+        let (devices, idle): (Vec<usize>, Vec<usize>) =
+            asked.iter().partition(|device| self.world.devices[**device].has_training_rows());
+        self.decline(address, &idle);
+        devices.iter().for_each(|device| self.send_model(*device));
+        let job = |device: &usize| Job::Ranges { device: *device, base: Arc::clone(&self.base) };
+        let done = self.pool.run(devices.iter().map(job).collect(), || ())?;
+        for (device, done) in devices.into_iter().zip(done) {
+            if let Done::Ranges(examples, ranges) = done {
+                self.now_ms += 1;
+                let statistics = Statistics { address, examples, ranges };
+                self.machine.handle_statistics(self.now_ms, self.world.devices[device].id, &statistics);
+            }
+        }
+        Ok(())
+    }
+}
