@@ -40,6 +40,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "privacy", "search", "model", "data", "spec", "wire",
         ],
     ),
+    // An example: it plays the attacker against the product's own parts, and nothing uses it.
+    ("attacks", &["trust", "update", "secagg", "privacy", "model", "data", "spec", "wire"]),
     // For tests only: nothing of the product may link it, so where it stands does not matter.
     ("testkit", &["certs", "net", "store", "daemon", "protocol", "update", "spec", "wire"]),
 ];
