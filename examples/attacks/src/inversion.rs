@@ -42,7 +42,7 @@ pub struct Unmixed {
 const ZEROS: [f64; 6] = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2];
 
 /// The pictures of a batch of `examples`, which the attacker knows from the update's report, or assumes. `draws` sets of rows are tried for
-/// each of [`ZEROS`], and all that comes of it is laid on the table: which ones are pictures, a person sees.
+/// each bound of what may count as zero, and all that comes of it is laid on the table: which ones are pictures, a person sees.
 pub fn batch(layer: &[Vec<f64>], side: usize, examples: usize, draws: u64, seed: u64) -> Unmixed {
     let mut random = Random::new(seed, Purpose::Noise, &[1]);
     let mut unmixed = Unmixed { pictures: vec![one(layer, side)], columns: 0 };
