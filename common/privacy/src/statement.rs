@@ -51,6 +51,13 @@ fn sees(privacy: Option<&PrivacyPlan>) -> Vec<String> {
             if asked.subset < 1.0 {
                 lines.push(format!("A round's sum holds {} of the parameters, drawn anew each round.", percent(asked.subset)));
             }
+            if privacy.evaluate_every > 0 {
+                lines.push(format!(
+                    "Every {} versions a sum also says how the version does on the devices' hold-outs together: examples, hits, loss, and how many \
+                     devices are in which twentieth of the accuracy.",
+                    privacy.evaluate_every
+                ));
+            }
             lines
         }
         _ => vec![
@@ -193,6 +200,8 @@ mod tests {
         words(plan.privacy.as_ref(), rounds_spent).to_string()
     }
 
+    const EVALUATED: &str = "holdout = 0.1\nevaluate_every = 2\n";
+
     const SECURE: &str = "[privacy]\nsecure_aggregation = true\nclip = 0.5\ncohort_min = 10\n";
 
     fn noisy(mode: &str, more: &str) -> String {
@@ -212,6 +221,7 @@ mod tests {
             format!("{SECURE}corrupt = 0.2"),
             format!("{SECURE}subset = 0.1"),
             format!("{SECURE}weights = \"uniform\""),
+            format!("{EVALUATED}{SECURE}"),
             noisy("central", ""),
             noisy("central", ", epsilon_max = 3.65"),
             noisy("local", ""),
