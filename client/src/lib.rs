@@ -22,6 +22,7 @@ pub mod agent;
 pub mod burn_learner;
 pub mod command;
 pub mod config;
+mod ending;
 pub mod join;
 mod keeping;
 pub mod learner;

@@ -22,6 +22,7 @@ use starling_wire::{
 };
 use tokio::sync::mpsc;
 
+use crate::ending::{Ending, halves};
 use crate::learner::{Job, LearnError, Learner, Trained, with_causes};
 use crate::owed::Owed;
 use crate::policy::Owner;
@@ -103,6 +104,8 @@ pub(crate) struct Worker {
     learner: Arc<dyn Learner>,
     owner: Arc<Owner>,
     orders: Option<SyncSender<Order>>,
+    /// After the orders: without them the thread ends.
+    ending: Option<Ending>,
     reports: mpsc::Sender<Report>,
     stops: BTreeMap<JobId, Arc<AtomicBool>>,
 }
@@ -111,7 +114,7 @@ impl Worker {
     /// No thread yet. Reports come on the receiver.
     pub(crate) fn new(learner: Arc<dyn Learner>, owner: Arc<Owner>) -> (Self, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel(ORDERS_MAX);
-        (Self { learner, owner, orders: None, reports, stops: BTreeMap::new() }, receiver)
+        (Self { learner, owner, orders: None, ending: None, reports, stops: BTreeMap::new() }, receiver)
     }
 
     /// Whether the thread has ever been needed.
@@ -140,13 +143,16 @@ impl Worker {
     pub(crate) fn submit(&mut self, order: Order) -> bool {
         if self.orders.is_none() {
             let (sender, receiver) = sync_channel(ORDERS_MAX);
+            let (alive, ending) = halves();
             let (learner, owner, reports) = (Arc::clone(&self.learner), Arc::clone(&self.owner), self.reports.clone());
-            let spawned = thread::Builder::new()
-                .name("starling-worker".to_owned())
-                .stack_size(STACK_BYTES)
-                .spawn(move || serve(&receiver, &*learner, &owner, &reports));
+            let spawned =
+                thread::Builder::new().name("starling-worker".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+                    serve(&receiver, &*learner, &owner, &reports);
+                    drop((receiver, learner, owner, reports));
+                    drop(alive);
+                });
             match spawned {
-                Ok(_) => self.orders = Some(sender),
+                Ok(_) => (self.orders, self.ending) = (Some(sender), Some(ending)),
                 Err(error) => {
                     tracing::error!(%error, "the worker thread could not be started");
                     return false;

@@ -68,7 +68,7 @@ impl Aggregator {
 
     /// Waits for the client, welcomes it and announces the run.
     async fn welcome(&self, epoch: u64) -> (Link, ToDevice) {
-        let link = match self.endpoint.accept().await.expect("the endpoint is open") {
+        let link = match timeout(WAIT, self.endpoint.accept()).await.expect("in time").expect("the endpoint is open") {
             Incoming::Connected(link) => link,
             Incoming::Failed(failure) => panic!("{failure}"),
             other => panic!("nobody else comes here: {other:?}"),
@@ -198,7 +198,12 @@ impl Client {
             let shutdown = async {
                 let _ = stopped.await;
             };
-            starling_client::run(config, learner, shutdown).await
+            let ended = starling_client::run(config, learner, shutdown).await;
+            if let Err(error) = &ended {
+                // Whoever waits for it to connect waits in vain, and would not say why.
+                eprintln!("the client has ended: {error:?}");
+            }
+            ended
         };
         Self { stop, done: tokio::spawn(run) }
     }

@@ -148,7 +148,8 @@ fn a_device_that_dies_between_its_keys_and_its_update_is_a_drop_out() {
     let mut fleet = world::fleet(33, DEVICES);
     fleet.start_aggregator();
     (0..DEVICES).for_each(|index| fleet.start_device(index));
-    let task = world::task(DEVICES, 10_000, 3, &format!("deadline_ms = 8000\n{SECURE}"));
+    let task =
+        world::task(DEVICES, 10_000, 3, &format!("deadline_ms = 8000\nholdout = 0.2\nevaluate_every = 1\n{SECURE}"));
     let run = fleet.start_run(&task.replace("devices_min = 5", "devices_min = 4"), 33);
     fleet.wait_rounds(run, 1);
     fleet.device(4).kill();
@@ -166,4 +167,8 @@ fn a_device_that_dies_between_its_keys_and_its_update_is_a_drop_out() {
     assert_eq!(sessions.len(), rounds(&status).len(), "every round has keys of its own");
     let accuracy = rounds(&status).last().and_then(|round| round["train_loss"].as_f64());
     assert!(accuracy.is_some_and(|loss| loss > 0.0), "the loss leaves in the sum: {status:#}");
+    let judged = |round: &Value| round["heldout_accuracy"].as_f64().is_some_and(|accuracy| accuracy > 0.05);
+    let (last, others) = rounds(&status).split_last().expect("rounds");
+    assert!(others.iter().all(judged), "each version is judged by the devices of the next round: {status:#}");
+    assert!(last["heldout_accuracy"].is_null(), "and the last one not yet: {status:#}");
 }

@@ -28,6 +28,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use journal::Journal;
 
+use crate::ending::{Ending, halves};
 use crate::learner::with_causes;
 use crate::ledger::Ledger;
 use crate::owed::{Owed, OwedError};
@@ -57,12 +58,14 @@ pub(crate) struct Summing {
     ledger: Arc<Ledger>,
     reports: mpsc::Sender<Report>,
     orders: Option<SyncSender<Order>>,
+    /// After the orders: without them the thread ends.
+    ending: Option<Ending>,
 }
 
 impl Summing {
     /// No thread yet.
     pub(crate) fn new(store: Arc<Store>, device: DeviceId, ledger: Arc<Ledger>, reports: mpsc::Sender<Report>) -> Self {
-        Self { store, device, ledger, reports, orders: None }
+        Self { store, device, ledger, reports, orders: None, ending: None }
     }
 
     /// Hands an order to the thread, which starts with the first. `false` when it cannot take any more.
@@ -74,11 +77,14 @@ impl Summing {
             let owed = Owed::new(Arc::clone(&self.store));
             let keeper = Keeper { journal, device: self.device, ledger, owed, rounds: BTreeMap::new() };
             let reports = self.reports.clone();
-            let spawned = thread::Builder::new()
-                .name("starling-summing".into())
-                .spawn(move || serve(&receiver, keeper, &reports));
+            let (alive, ending) = halves();
+            let spawned = thread::Builder::new().name("starling-summing".into()).spawn(move || {
+                serve(&receiver, keeper, &reports);
+                drop((receiver, reports));
+                drop(alive);
+            });
             match spawned {
-                Ok(_) => self.orders = Some(sender),
+                Ok(_) => (self.orders, self.ending) = (Some(sender), Some(ending)),
                 Err(error) => {
                     tracing::error!(%error, "the thread of secure sums could not be started");
                     return false;
