@@ -257,11 +257,6 @@ impl RingNumerics {
         self.sum_max
     }
 
-    /// What each device adds, if anything.
-    pub fn noise(&self) -> Option<&ShareNoise> {
-        self.noise.as_ref()
-    }
-
     /// What one unit of a coordinate is worth.
     pub fn scale(&self) -> f64 {
         self.quantiser.scale()

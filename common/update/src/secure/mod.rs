@@ -117,10 +117,6 @@ impl SecureSums {
         self.privacy.asked.subset < 1.0
     }
 
-    fn codec(&self) -> CodecSpec {
-        self.codec
-    }
-
     /// What a device still owes once an update of all that it owed is in the sum of `session`: the parameters that the update left out.
     /// What clipping and rounding took from the others is not owed; rounding is unbiased.
     fn left(&self, owed: Residual, session: &Digest) -> Residual {

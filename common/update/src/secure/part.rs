@@ -101,7 +101,7 @@ impl SecurePart {
     ) -> Result<(Unsent, Option<Residual>), MaskError> {
         let session = self.device.session().ok_or(Refused::OutOfTurn("no roster has come"))?;
         let key = rounding_key(self.seed, self.device.id(), self.device.setup().address.round);
-        let owed = before.map(|before| before.owed(local.delta, self.sums.codec())).transpose()?;
+        let owed = before.map(|before| before.owed(local.delta, self.sums.codec)).transpose()?;
         let rounded = owed.as_ref().map(Residual::rounded);
         let local = Local { delta: rounded.as_deref().unwrap_or(local.delta), ..local };
         let values = self.sums.encode(local, &session, key, words)?;
