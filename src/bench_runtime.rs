@@ -297,7 +297,7 @@ impl Learner for Echo {
                 *value = noise(word >> shift);
             }
         }
-        Ok(Trained { delta: base, report: UpdateReport { weight: 1, train_loss: 0.0, steps: 1 } })
+        Ok(Trained { delta: base, report: UpdateReport { weight: 1, train_loss: 0.0, steps: 1, within_clip: false } })
     }
 
     fn evaluate(&self, _job: &Job, _base: Vec<f32>) -> Result<(u64, u64, f64), LearnError> {

@@ -92,6 +92,8 @@ pub(crate) struct Round {
     pub(crate) bytes_up: u64,
     /// Bytes of all models sent, with their headers.
     pub(crate) bytes_down: u64,
+    /// The clipping norm that the updates were held to; null where it does not adapt.
+    pub(crate) clip: Option<f64>,
     /// Privacy spent so far; null where no differential privacy is asked for, and where updates are clipped and no noise is added.
     pub(crate) epsilon: Option<f64>,
 }

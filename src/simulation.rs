@@ -15,7 +15,7 @@ use starling_model::Evaluated;
 use starling_privacy::noise::Simulated;
 use starling_protocol::run::{Action, Answer, Coins, HeldOut, Progress, RunMachine, RunSettings, Turns, cohort_max};
 use starling_spec::{CodecSpec, TaskKind};
-use starling_update::{Fold, Node, NoisyMean, Numerics, Version, norm_max};
+use starling_update::{Fold, Node, RoundNumbers, Version};
 use starling_wire::{Address, DeviceId, Digest, RoundKind, RunId, TaskId};
 
 use self::owed::Owed;
@@ -69,12 +69,11 @@ struct Simulation<'world> {
     positions: BTreeMap<DeviceId, usize>,
     machine: RunMachine,
     now_ms: u64,
-    numerics: Numerics,
+    /// Of the round under way, or the next one.
+    numbers: RoundNumbers,
     fold: Fold,
     staged: Staged,
     secure: Option<Secure>,
-    /// How sums become means where they get noise.
-    noisy: Option<NoisyMean>,
     budget: Option<Budget>,
     version: Version,
     base: Arc<Vec<f32>>,
@@ -113,7 +112,8 @@ impl<'world> Simulation<'world> {
         // Simulated devices are all there before the first round; real ones get as long as they need.
         federation.devices_min = u32::try_from(world.devices.len()).context("fewer than 2^32 devices")?;
         let ids: Vec<DeviceId> = world.devices.iter().map(|device| device.id).collect();
-        let secure = Secure::new(plan, manifest.len(), &ids)?;
+        let numbers = RoundNumbers::of(plan, plan.adaptive_clip(), cohort_max(&input.task.federation))?;
+        let secure = numbers.secure.as_ref().map(|sums| Secure::new(plan, sums, &ids)).transpose()?;
         let budget = Budget::of(plan)?;
         federation.rounds = budget.as_ref().map_or(federation.rounds, Budget::rounds);
         let settings = RunSettings {
@@ -127,9 +127,6 @@ impl<'world> Simulation<'world> {
             secure_cohort: secure.as_ref().map(Secure::cohort),
         };
         let machine = RunMachine::new(settings, Progress::default());
-        let numerics = Numerics::new(&plan.update, manifest.len(), cohort_max(&input.task.federation))?;
-        let numerics = numerics.with_norm_max(norm_max(plan));
-        let noisy = NoisyMean::of(plan, &numerics)?;
         let master = start.unwrap_or_else(|| starling_spec::init::initial_parameters(&manifest, plan.seed));
         anyhow::ensure!(
             master.len() == manifest.len(),
@@ -145,11 +142,10 @@ impl<'world> Simulation<'world> {
             positions: world.devices.iter().enumerate().map(|(position, device)| (device.id, position)).collect(),
             machine,
             now_ms: 0,
-            fold: Fold::new(&numerics),
-            numerics,
+            fold: Fold::new(&numbers.numerics),
+            numbers,
             staged: Staged::default(),
             secure,
-            noisy,
             budget,
             base: Arc::new(version.decoded().into_owned()),
             version,
@@ -181,7 +177,7 @@ impl<'world> Simulation<'world> {
                     Action::Close { address, stage } => closing = Some((address, stage)),
                     Action::Abandon { .. } => {
                         self.secure.iter_mut().for_each(Secure::abandon);
-                        self.fold = Fold::new(&self.numerics);
+                        self.fold = Fold::new(&self.numbers.numerics);
                         self.staged = Staged::default();
                         self.owed.abandon();
                     }
@@ -241,8 +237,10 @@ impl<'world> Simulation<'world> {
     ) -> Result<()> {
         let mut master = self.version.master().to_vec();
         let rate = self.input.task.federation.server_rate(address.round);
+        let mut next_clip = None;
         if let Some(secure) = &mut self.secure {
             let summed = secure.take_sum()?;
+            next_clip = self.numbers.secure.as_ref().and_then(|sums| sums.next_clip(&summed));
             summed.apply_step(rate, &mut master);
             if let (Some(before), Some(figures)) = (self.rounds.last_mut(), &summed.figures) {
                 before.heldout_accuracy = figures.accuracy;
@@ -253,13 +251,13 @@ impl<'world> Simulation<'world> {
             self.staged.loss_sum = summed.train_loss * summed.weight as f64;
         } else {
             anyhow::ensure!(self.fold.contributors() == contributors, "the fold holds other updates than the round");
-            let fold = std::mem::replace(&mut self.fold, Fold::new(&self.numerics));
-            match &self.noisy {
+            let fold = std::mem::replace(&mut self.fold, Fold::new(&self.numbers.numerics));
+            match &self.numbers.noisy {
                 None => fold.apply_step(rate, &mut master),
                 Some(noisy) => {
                     let seed = self.input.seed;
                     let words = |node: Node| Simulated::new(seed, &[u64::from(node.level), u64::from(node.index)]);
-                    noisy.apply(fold, address.round, rate, words, &mut master);
+                    next_clip = noisy.apply(fold, address.round, rate, words, &mut master);
                 }
             }
         }
@@ -288,8 +286,13 @@ impl<'world> Simulation<'world> {
             heldout_worst_tenth: None,
             bytes_up: staged.bytes_up,
             bytes_down: staged.bytes_down,
+            clip: self.numbers.plan.adaptive_clip(),
             epsilon,
         });
+        if next_clip.is_some() {
+            self.numbers = RoundNumbers::of(&self.world.plan, next_clip, cohort_max(&self.input.task.federation))?;
+            self.fold = Fold::new(&self.numbers.numerics);
+        }
         self.last = test;
         let target = self.input.task.federation.target;
         let reached = target.zip(test_accuracy).is_some_and(|(target, accuracy)| accuracy >= target);

@@ -90,6 +90,8 @@ pub(crate) enum Job {
         device: usize,
         /// The round.
         address: Address,
+        /// The round's plan: the run's, with the clipping norm of the round.
+        plan: Arc<TaskPlan>,
         /// The version's values.
         base: Arc<Vec<f32>>,
         /// What the device owes from earlier rounds, where the codec keeps a residual.
@@ -211,8 +213,8 @@ fn work(world: &World, network: &mut Option<Network>, job: Job) -> Result<Done> 
         none => none.insert(Network::new(&world.plan)?),
     };
     match job {
-        Job::Train { device, address, base, residual } => {
-            train(world, network, &world.devices[device], address, &base, residual.as_deref())
+        Job::Train { device, address, plan, base, residual } => {
+            train((world, &plan), network, &world.devices[device], address, &base, residual.as_deref())
         }
         Job::HeldOut { device, base } => {
             let rows = &world.devices[device].holdout;
@@ -230,9 +232,9 @@ fn work(world: &World, network: &mut Option<Network>, job: Job) -> Result<Done> 
     }
 }
 
-/// What a device does in a round: local training, the delta, the seal.
+/// What a device does in a round by `plan`: local training, the delta, the seal.
 fn train(
-    world: &World,
+    (world, plan): (&World, &TaskPlan),
     network: &mut Network,
     device: &Device,
     address: Address,
@@ -248,20 +250,21 @@ fn train(
         .with_context(|| format!("device {} failed to train in {address}", device.id))?;
     delta.iter_mut().zip(base).for_each(|(value, base)| *value -= base);
     let report = UpdateReport {
-        weight: outcome.examples.min(world.plan.update.weight_max),
+        weight: outcome.examples.min(plan.update.weight_max),
         train_loss: outcome.loss_mean,
         steps: outcome.steps,
+        within_clip: false,
     };
-    if world.plan.is_secure() {
+    if plan.is_secure() {
         return Ok(Done::Trained(delta, report));
     }
-    let rounding = starling_update::rounding_key(world.plan.seed, device.id, address.round);
-    let codec = world.plan.update.codec;
+    let rounding = starling_update::rounding_key(plan.seed, device.id, address.round);
+    let codec = plan.update.codec;
     let sealed = match residual {
         None => {
             let round = u64::from(address.round);
-            let mut words = Simulated::new(world.plan.seed, &[round, key]);
-            seal_private(&world.plan, &report, &delta, rounding, &mut words).map(|sealed| Done::Sealed(sealed, None))
+            let mut words = Simulated::new(plan.seed, &[round, key]);
+            seal_private(plan, &report, &delta, rounding, &mut words).map(|sealed| Done::Sealed(sealed, None))
         }
         Some(residual) => seal_with_feedback(&report, &delta, codec, rounding, residual)
             .map(|(sealed, owed)| Done::Sealed(sealed, Some(owed))),

@@ -237,11 +237,11 @@ impl Hub {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let starter = run.starter.take();
         let loaded = match loaded {
-            Ok(loaded) if self.staging.fits(*loaded.numerics.update_body_length_bounds().end()) => loaded,
+            Ok(loaded) if self.staging.fits(*loaded.numbers.numerics.update_body_length_bounds().end()) => loaded,
             Ok(loaded) => {
                 let problem = format!(
                     "one update takes up to {} bytes and staging_bytes_max holds less; raise it in the aggregator's configuration",
-                    loaded.numerics.update_body_length_bounds().end()
+                    loaded.numbers.numerics.update_body_length_bounds().end()
                 );
                 return self.reject(id, &problem, starter).await;
             }

@@ -50,6 +50,8 @@ pub(crate) struct RunRecord {
     pub(crate) version_blob: String,
     /// The blob of the float master, from which the next version is made.
     pub(crate) master_blob: String,
+    /// The clipping norm of the next round, where it adapts.
+    pub(crate) clip: Option<f64>,
     /// The run and the version of it that this one began from, without a device that was forgotten.
     pub(crate) origin: Option<(RunId, u64)>,
     /// The run that took this one's place when a device was unlearned; its models are gone then.
@@ -100,6 +102,8 @@ pub(crate) struct RoundRecord {
     pub(crate) bytes_down: u64,
     /// Training loss, weighted by examples.
     pub(crate) train_loss: f64,
+    /// The clipping norm that its updates were held to, where it adapts.
+    pub(crate) clip: Option<f64>,
     /// Accuracy on the aggregator-side test set.
     pub(crate) test_accuracy: Option<f64>,
     /// Loss on the aggregator-side test set.

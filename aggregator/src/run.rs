@@ -69,6 +69,7 @@ impl Run {
             version: 0,
             version_blob: String::new(),
             master_blob: String::new(),
+            clip: None,
             origin: None,
             replaced_by: None,
         }
@@ -98,7 +99,7 @@ impl Run {
     /// The run's model is in memory: its rounds can begin.
     pub(crate) fn open(&mut self, loaded: Loaded) {
         self.record = loaded.record.clone();
-        self.size = Some((loaded.task.federation.rounds, loaded.numerics.parameters()));
+        self.size = Some((loaded.task.federation.rounds, loaded.numbers.numerics.parameters()));
         let task = TaskId(loaded.plan.id());
         let settings = RunSettings {
             task,
@@ -108,7 +109,7 @@ impl Run {
             turns: Turns::of(&loaded.plan),
             federation: loaded.task.federation.clone(),
             tensors: loaded.tensors,
-            secure_cohort: loaded.secure.as_ref().map(|sums| sums.cohort()),
+            secure_cohort: loaded.numbers.secure.as_ref().map(|sums| sums.cohort()),
         };
         let progress = Progress {
             rounds_committed: self.record.rounds_committed,
@@ -156,6 +157,7 @@ impl Run {
                         base: open.loaded.reference,
                         deadline_ms,
                         weight_max: open.loaded.plan.update.weight_max,
+                        clip: open.loaded.record.clip,
                     };
                     fleet.send(device, ToClient::RoundStart(start));
                 }

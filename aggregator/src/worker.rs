@@ -134,7 +134,7 @@ impl State {
             }
             Job::Fold(address, staged) => {
                 if let Some(model) = self.models.get_mut(&address.run) {
-                    let fold = model.fold.get_or_insert_with(|| Fold::new(&model.loaded.numerics));
+                    let fold = model.fold.get_or_insert_with(|| Fold::new(&model.loaded.numbers.numerics));
                     let report = staged.update.report();
                     let (weight, loss) = (f64::from(report.weight), f64::from(report.train_loss));
                     fold.add(&staged.update).expect("the machine admits a device once a round (invariant 2)");

@@ -147,6 +147,7 @@ impl Learner for BurnLearner {
                 weight: outcome.examples.min(job.weight_max),
                 train_loss: outcome.loss_mean,
                 steps: outcome.steps,
+                within_clip: false,
             };
             Ok(Trained { delta, report })
         })

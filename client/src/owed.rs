@@ -177,7 +177,7 @@ mod tests {
         fn train(&self, round: u32, delta: &[f32]) -> Vec<u8> {
             let owed = self.owed();
             let before = owed.before(TASK, &address(round), COUNT).expect("a residual");
-            let report = UpdateReport { weight: 1, train_loss: 0.0, steps: 1 };
+            let report = UpdateReport { weight: 1, train_loss: 0.0, steps: 1, within_clip: false };
             let codec = CodecSpec::TopK(40_000);
             let (sealed, then) = seal_with_feedback(&report, delta, codec, 1, &before).expect("it is sealed");
             owed.pend(TASK, &address(round), &then).expect("durable");

@@ -94,7 +94,7 @@ impl Aggregator {
 
     fn start(&self, kind: RoundKind, round: u32, version: &Version) -> RoundStart {
         let address = Address { task: self.task(), run: RunId(1), round, attempt: 1 };
-        RoundStart { address, kind, base: version.reference(), deadline_ms: 60_000, weight_max: 1 << 20 }
+        RoundStart { address, kind, base: version.reference(), deadline_ms: 60_000, weight_max: 1 << 20, clip: None }
     }
 
     /// The update that a simulation of this device computes, from the pooled data.
@@ -109,7 +109,12 @@ impl Aggregator {
         let mut network = Network::new(&self.plan).expect("a network");
         let outcome = network.train(&mut delta, &pooled, &train, path, &AtomicBool::new(false)).expect("trained");
         delta.iter_mut().zip(&base).for_each(|(value, base)| *value -= base);
-        let report = UpdateReport { weight: outcome.examples, train_loss: outcome.loss_mean, steps: outcome.steps };
+        let report = UpdateReport {
+            weight: outcome.examples,
+            train_loss: outcome.loss_mean,
+            steps: outcome.steps,
+            within_clip: false,
+        };
         let key = rounding_key(SEED, self.device, round);
         seal(&report, &delta, self.plan.update.codec, key).expect("sealed")
     }

@@ -27,6 +27,7 @@ impl Simulation<'_> {
         let job = |device: &usize| Job::Train {
             device: *device,
             address,
+            plan: Arc::clone(&self.numbers.plan),
             base: Arc::clone(&self.base),
             residual: self.owed(self.world.devices[*device].id),
         };
@@ -44,7 +45,11 @@ impl Simulation<'_> {
 
     /// What `device` owes from earlier rounds, where the codec keeps a residual.
     fn owed(&self, device: DeviceId) -> Option<Arc<Residual>> {
-        self.numerics.codec().keeps_residual().then(|| self.owed.before(device, self.numerics.parameters()))
+        self.numbers
+            .numerics
+            .codec()
+            .keeps_residual()
+            .then(|| self.owed.before(device, self.numbers.numerics.parameters()))
     }
 
     /// Devices without data for the round say so, as real ones do.
@@ -62,8 +67,8 @@ impl Simulation<'_> {
         if self.machine.admit_update(id, &address).is_err() {
             return Ok(()); // The round is complete without it.
         }
-        admit_header(&header, &self.numerics)?;
-        let admitted = admit(id, &header, sealed.bytes().clone(), sealed.digest(), &self.numerics)
+        admit_header(&header, &self.numbers.numerics)?;
+        let admitted = admit(id, &header, sealed.bytes().clone(), sealed.digest(), &self.numbers.numerics)
             .with_context(|| format!("the update of device {id} in {address} was refused"))?;
         self.machine.handle_update(self.now_ms, id, &address)?;
         self.fold.add(&admitted)?;

@@ -2,6 +2,7 @@
 //! simulation's: whoever knows the seed knows every mask.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -11,7 +12,7 @@ use starling_protocol::run::Stage;
 use starling_secagg::{Entropy, Fleet, Guard, IdentityKey, Signature, Verdict};
 use starling_spec::TaskPlan;
 use starling_spec::random::{Purpose, Random, device_key};
-use starling_update::{Local, LocalFigures, SecurePart, SecureRound, SecureSums, Summed};
+use starling_update::{Local, LocalFigures, RoundNumbers, SecurePart, SecureRound, SecureSums, Summed};
 use starling_wire::{Address, DeviceId, Digest, Refusal, RunId, UpdateReport};
 use zeroize::Zeroizing;
 
@@ -21,12 +22,12 @@ use crate::world::{Done, Job};
 
 /// What a simulation has beside the plain one.
 pub(super) struct Secure {
-    sums: SecureSums,
+    cohort: (usize, usize),
     seed: u64,
     identities: Identities,
     guards: BTreeMap<DeviceId, Guard>,
     parts: BTreeMap<DeviceId, Part>,
-    round: Option<SecureRound>,
+    round: Option<(Arc<SecureSums>, SecureRound)>,
 }
 
 struct Part {
@@ -61,28 +62,27 @@ impl Fleet for Identities {
 }
 
 impl Secure {
-    /// The secure sums of `plan`, where it asks for them.
-    pub(super) fn new(plan: &TaskPlan, parameters: usize, devices: &[DeviceId]) -> Result<Option<Self>> {
-        let Some(sums) = SecureSums::of(plan, parameters)? else { return Ok(None) };
+    /// For rounds like those of `sums`, by `plan`.
+    pub(super) fn new(plan: &TaskPlan, sums: &SecureSums, devices: &[DeviceId]) -> Result<Self> {
         let pair = |device: &DeviceId| {
             let seed = drawn(plan.seed, &[device_key(device.0)]);
             Ok((*device, Ed25519KeyPair::from_seed_unchecked(&seed[..]).context("a seed of 32 bytes")?))
         };
         let identities = Identities(devices.iter().map(pair).collect::<Result<_>>()?);
         let (guards, parts) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Some(Self { sums, seed: plan.seed, identities, guards, parts, round: None }))
+        Ok(Self { cohort: sums.cohort(), seed: plan.seed, identities, guards, parts, round: None })
     }
 
     /// The smallest and the largest cohort.
     pub(super) fn cohort(&self) -> (usize, usize) {
-        self.sums.cohort()
+        self.cohort
     }
 
     /// What the round's sum says.
     pub(super) fn take_sum(&mut self) -> Result<Summed> {
         self.parts.clear();
-        let round = self.round.take().context("no secure sum is under way")?;
-        Ok(round.summed(&self.sums).context("the secure sum is not complete")??)
+        let (sums, round) = self.round.take().context("no secure sum is under way")?;
+        Ok(round.summed(&sums).context("the secure sum is not complete")??)
     }
 
     /// Forgets an attempt that was given up.
@@ -98,13 +98,13 @@ impl Secure {
         trained: (Vec<f32>, UpdateReport),
         figures: Option<LocalFigures>,
     ) -> Result<Vec<u8>> {
-        let setup = self.sums.setup(address, model);
-        let policy = self.sums.policy(0);
+        let (sums, _) = self.round.as_ref().context("no secure sum is under way")?;
+        let (setup, policy) = (sums.setup(address, model), sums.policy(0));
         let entropy = drawn(self.seed, &[device_key(device.0), address.round.into(), address.attempt.into()]);
         let guard = self.guards.entry(device).or_insert_with(|| Guard::new(RunId(1)));
         let key = Own(&self.identities.0[&device]);
         let (machine, said) =
-            SecurePart::enter(&self.sums, (&setup, &policy, self.seed), device, guard, &Entropy::new(entropy), &key)?;
+            SecurePart::enter(sums, (&setup, &policy, self.seed), device, guard, &Entropy::new(entropy), &key)?;
         let (delta, report) = trained;
         self.parts.insert(device, Part { machine, address, delta, report, figures });
         Ok(said.persisted())
@@ -112,7 +112,7 @@ impl Secure {
 
     /// What `device` answers to what the open stage asks of it.
     fn answer(&mut self, device: DeviceId, owed: &mut Owed) -> Result<Vec<u8>> {
-        let round = self.round.as_ref().context("no secure sum is under way")?;
+        let (_, round) = self.round.as_ref().context("no secure sum is under way")?;
         let asked = round.message(&device).context("the stage asks nothing of this device")?;
         let part = self.parts.get_mut(&device).context("the device has no part in the sum")?;
         let key = Own(&self.identities.0[&device]);
@@ -151,11 +151,17 @@ impl Simulation<'_> {
         self.decline(address, &idle);
         cohort.iter().for_each(|device| self.send_model(*device));
         let figures = self.figures(&cohort)?;
-        let job = |device: &usize| Job::Train { device: *device, address, base: self.base.clone(), residual: None };
+        let RoundNumbers { plan, secure: sums, .. } = &self.numbers;
+        let job = |device: &usize| {
+            let (plan, base) = (Arc::clone(plan), self.base.clone());
+            Job::Train { device: *device, address, plan, base, residual: None }
+        };
         let done = self.pool.run(cohort.iter().map(job).collect(), || ())?;
         let model = self.version.digest();
         let secure = self.secure.as_mut().context("the plan has no secure sums")?;
-        secure.round = Some(SecureRound::new(&secure.sums.setup(address, model))?);
+        let sums = Arc::clone(sums.as_ref().context("the plan has no secure sums")?);
+        let round = SecureRound::new(&sums.setup(address, model))?;
+        secure.round = Some((sums, round));
         for (device, done) in cohort.into_iter().zip(done) {
             if let Done::Trained(delta, report) = done {
                 let id = self.world.devices[device].id;
@@ -189,7 +195,7 @@ impl Simulation<'_> {
     /// Ends a stage, and has the devices answer what the next one asks.
     pub(super) fn close_stage(&mut self, address: Address, stage: Stage) -> Result<()> {
         let secure = self.secure.as_mut().context("the plan has no secure sums")?;
-        let round = secure.round.as_mut().context("no secure sum is under way")?;
+        let (_, round) = secure.round.as_mut().context("no secure sum is under way")?;
         let members = round.close();
         let asked = members.as_ref().cloned().unwrap_or_default();
         self.now_ms += 1;
@@ -212,7 +218,7 @@ impl Simulation<'_> {
     fn take_mail(&mut self, device: DeviceId, address: Address, stage: Stage, message: &[u8]) -> Result<()> {
         self.now_ms += 1;
         let secure = self.secure.as_mut().context("the plan has no secure sums")?;
-        let round = secure.round.as_mut().context("no secure sum is under way")?;
+        let (_, round) = secure.round.as_mut().context("no secure sum is under way")?;
         if self.machine.admit_mail(device, &address, stage).is_ok() {
             round.take(device, message, &secure.identities)?;
             self.machine.handle_mail(self.now_ms, device, &address, stage);

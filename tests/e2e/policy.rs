@@ -13,7 +13,7 @@ use starling_wire::{PolicyRule, Role};
 use crate::world;
 
 /// Writes the configuration of a device, with these lines at its end.
-fn configure(fleet: &Fleet, index: u32, more: &str) {
+pub(crate) fn configure(fleet: &Fleet, index: u32, more: &str) {
     let config = fleet.configure_client(&format!("device-{index}"), &fleet.pki.issue(Role::Device, index), index);
     let mut file = OpenOptions::new().append(true).open(config).expect("it was just written");
     file.write_all(more.as_bytes()).expect("the folder can be written");

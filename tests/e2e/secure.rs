@@ -6,7 +6,7 @@ use starling_spec::{TaskFile, TaskPlan};
 use starling_testkit::Fleet;
 use starling_testkit::fleet::{number, rounds};
 use starling_update::{Local, SecureSums};
-use starling_wire::{DeviceId, Digest, UpdateReport};
+use starling_wire::{DeviceId, Digest, PolicyRule, UpdateReport};
 
 use crate::policy::privacy;
 use crate::world;
@@ -119,7 +119,7 @@ fn the_model_of_ten_processes_holds_their_sum_bit_for_bit() {
     let mut sum = vec![0i64; sums.numerics().coordinates()];
     for index in 0..DEVICES {
         let device = DeviceId::seeded(seed, index);
-        let report = UpdateReport { weight: 1, train_loss: 0.0, steps: 1 };
+        let report = UpdateReport { weight: 1, train_loss: 0.0, steps: 1, within_clip: false };
         let delta = echo(seed, device, 1, manifest.len());
         let key = starling_update::rounding_key(seed, device, 1);
         let mut words = || -> u64 { unreachable!("the task asks for no noise") };
@@ -170,4 +170,45 @@ fn a_device_that_dies_between_its_keys_and_its_update_is_a_drop_out() {
     let (last, others) = rounds(&status).split_last().expect("rounds");
     assert!(others.iter().all(judged), "each version is judged by the devices of the next round: {status:#}");
     assert!(last["heldout_accuracy"].is_null(), "and the last one not yet: {status:#}");
+}
+
+#[test]
+fn the_clipping_norm_adapts_outlives_a_restart_and_stops_where_an_owner_says() {
+    const DEVICES: u32 = 4;
+    let seed = 36;
+    let data = "[[task]]\nname = \"bench\"\n[task.data]\nformat = \"csv\"\ntrain = \"none\"\n";
+    let mut fleet = Fleet::new(env!("CARGO_BIN_EXE_starling"), seed, data);
+    // Updates of the bench client are far longer than 1e-6, so nobody is within the norm and it grows by e^0.1 a round.
+    let more = r#"
+        quorum = 0.5
+        deadline_ms = 10000
+        [update]
+        codec = "q8"
+        weight_max = 1000
+        [privacy]
+        secure_aggregation = true
+        clip = 1e-6
+        adaptive_clip = { quantile = 0.5, rate = 0.2, clip_max = 1e-5 }
+    "#;
+    let text = world::task(DEVICES, 10_000, 1, more).replace("\"digits\"", "\"bench\"");
+    fleet.start_aggregator();
+    // Beyond the norm of the sixth round, and not of the seventh.
+    crate::policy::configure(&fleet, 3, "[policy]\nclip_max = 1.75e-6\n");
+    (0..DEVICES).for_each(|index| fleet.start_device_as(index, "bench-client"));
+    let run = fleet.start_run(&text, seed);
+    fleet.wait_rounds(run, 3);
+    fleet.aggregator().kill();
+    fleet.start_aggregator();
+    let status = fleet.wait_rounds(run, 9);
+    for round in rounds(&status).iter().take(9) {
+        let number_of = number(round, "round");
+        let expected = 1e-6 * (0.1 * (number_of - 1) as f64).exp();
+        let clip = round["clip"].as_f64().expect("a norm");
+        assert!((clip / expected - 1.0).abs() < 1e-9, "round {number_of}: {clip}, expected {expected}");
+        if number_of > 6 {
+            assert_eq!(number(round, "contributors"), 3, "one owner allows no more: {status:#}");
+        }
+    }
+    let declined = status["declined"].as_array().expect("a list");
+    assert!(declined.iter().any(|entry| entry["reason"] == PolicyRule::ClipMax.text()), "{status:#}");
 }

@@ -37,7 +37,8 @@ impl Scene {
         let address = Address { task, run, round, attempt: 1 };
         let codec = CodecId { family: 1, parameter: 0 };
         let base = ModelRef { version: 0, digest: Digest([run.0.to_le_bytes()[0]; 32]), length: 2_600, codec };
-        let start = RoundStart { address, kind: RoundKind::Train, base, deadline_ms: 600_000, weight_max: 1 };
+        let start =
+            RoundStart { address, kind: RoundKind::Train, base, deadline_ms: 600_000, weight_max: 1, clip: None };
         self.hostile.send(&ToClient::RoundStart(start));
         loop {
             match self.hostile.next() {

@@ -101,7 +101,7 @@ impl Hub {
         let task = open.machine.address().task;
         let address = Address { task, run: header.run, round: header.round, attempt: header.attempt };
         open.machine.admit_update(device, &address)?;
-        let numerics = open.loaded.numerics;
+        let numerics = open.loaded.numbers.numerics;
         if let Err(reason) = starling_update::admit_header(header, &numerics) {
             // A member whose update can never be taken must not make the others wait for the deadline.
             self.refuse_update(device, address, reason).await;

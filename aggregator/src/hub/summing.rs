@@ -39,7 +39,7 @@ impl Hub {
         let task = open.machine.address().task;
         let address = Address { task, run: header.run, round: header.round, attempt: header.attempt };
         open.machine.admit_mail(device, &address, Stage::Mask)?;
-        let sums = open.loaded.secure.as_ref().ok_or(Refusal::UnexpectedFrame)?;
+        let sums = open.loaded.numbers.secure.as_ref().ok_or(Refusal::UnexpectedFrame)?;
         if header.length == sums.masked_len() {
             return Ok(address);
         }

@@ -8,7 +8,7 @@ use starling_audit::{Entry, Who};
 use starling_daemon::keeping::KeepRequest;
 use starling_protocol::run::Stage;
 use starling_spec::{TaskFile, TaskPlan};
-use starling_update::{NoisyMean, Numerics, SecureSums};
+use starling_update::{Numerics, RoundNumbers};
 use starling_wire::{Address, BlobHeader, DeviceId, Digest, ModelRef, RunId, SecureMail, WantReceipt};
 
 use crate::audit::{AuditAsk, Field};
@@ -26,11 +26,8 @@ pub(crate) struct Loaded {
     pub(crate) record: RunRecord,
     pub(crate) plan: Arc<TaskPlan>,
     pub(crate) task: Arc<TaskFile>,
-    pub(crate) numerics: Numerics,
-    /// How sums become means where they get noise.
-    pub(crate) noisy: Option<NoisyMean>,
-    /// Where updates are summed under masks.
-    pub(crate) secure: Option<Arc<SecureSums>>,
+    /// The numbers of the next round.
+    pub(crate) numbers: RoundNumbers,
     pub(crate) reference: ModelRef,
     /// Tensors of the network's manifest.
     pub(crate) tensors: usize,

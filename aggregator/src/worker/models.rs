@@ -10,7 +10,7 @@ use starling_protocol::run::cohort_max;
 use starling_spec::{CodecSpec, TaskPlan};
 use starling_store::Batch;
 use starling_trust::Subject;
-use starling_update::{Fold, NoisyMean, Numerics, SecureSums, SummedFigures, Version, difference, norm_max};
+use starling_update::{Fold, RoundNumbers, SummedFigures, Version, difference};
 use starling_wire::{Address, Digest};
 
 use super::{Budget, Committed, Loaded, Model, NewRun, State};
@@ -51,10 +51,9 @@ impl State {
         }
         let manifest = plan.manifest()?;
         let count = manifest.len();
-        let numerics = Numerics::new(&plan.update, count, cohort_max(&task.federation))?.with_norm_max(norm_max(&plan));
-        let noisy = NoisyMean::of(&plan, &numerics)?;
         check_restartable(&plan)?;
-        let secure = SecureSums::of(&plan, count)?.map(Arc::new);
+        record.clip = record.clip.or(plan.adaptive_clip());
+        let numbers = RoundNumbers::of(&plan, record.clip, cohort_max(&task.federation))?;
         let master = match (&weights, record.master_blob.is_empty()) {
             (_, false) => export::master(&self.store, &record.master_blob, count)?,
             (None, true) if let Some(kept) = &begin => export::master(&self.store, &kept.master_blob, count)?,
@@ -89,19 +88,8 @@ impl State {
         let reference = version.reference();
         let attempt_first = attempt_first(self.store.era()?);
         let tensors = manifest.tensors.len();
-        let loaded = Loaded {
-            record,
-            plan,
-            task: Arc::new(task),
-            numerics,
-            noisy,
-            secure,
-            reference,
-            tensors,
-            attempt_first,
-            bundle,
-            budget,
-        };
+        let loaded =
+            Loaded { record, plan, task: Arc::new(task), numbers, reference, tensors, attempt_first, bundle, budget };
         let whole = (reference.codec, reference.digest, version.encoded().clone());
         self.shelf.put(loaded.record.run, whole, None, &loaded.record.tags);
         let model = Model {
@@ -146,9 +134,9 @@ impl State {
         let mut model = self.models.remove(&run).ok_or("the run is not in memory")?;
         let summed = model.take_sum()?;
         let mut fold = model.fold.take();
-        if model.loaded.noisy.is_some() {
+        if model.loaded.numbers.noisy.is_some() {
             // A round in which nobody was is a version too, of noise alone.
-            fold.get_or_insert_with(|| Fold::new(&model.loaded.numerics));
+            fold.get_or_insert_with(|| Fold::new(&model.loaded.numbers.numerics));
         }
         if let Some((summed, session)) = &summed {
             round.session = Some(session.to_string());
@@ -174,11 +162,22 @@ impl State {
         let number = model.version.number() + 1;
         let mut master = model.version.into_master();
         let rate = model.loaded.task.federation.server_rate(round.round);
-        summed.inspect(|(summed, _)| summed.apply_step(rate, &mut master));
-        match (fold, &model.loaded.noisy) {
-            (Some(fold), Some(noisy)) => noisy.apply(fold, round.round, rate, |_| entropy::words(), &mut master),
-            (Some(fold), None) => fold.apply_step(rate, &mut master),
-            (None, _) => {}
+        let RoundNumbers { noisy, secure, .. } = &model.loaded.numbers;
+        round.clip = model.loaded.record.clip;
+        let next_clip = match (fold, noisy, summed.zip(secure.as_ref())) {
+            (Some(fold), Some(noisy), _) => noisy.apply(fold, round.round, rate, |_| entropy::words(), &mut master),
+            (Some(fold), None, _) => {
+                fold.apply_step(rate, &mut master);
+                None
+            }
+            (None, _, Some(((summed, _), secure))) => {
+                summed.apply_step(rate, &mut master);
+                secure.next_clip(&summed)
+            }
+            (None, ..) => None,
+        };
+        if next_clip.is_some() {
+            model.loaded.numbers = RoundNumbers::of(&plan, next_clip, cohort_max(&model.loaded.task.federation))?;
         }
         let version = Version::publish(number, master, plan.update.down)?;
         round.version = number;
@@ -197,6 +196,7 @@ impl State {
         self.store_version(record, &version)?;
         record.rounds_committed = round.round;
         record.attempt = model.loaded.attempt_first;
+        record.clip = next_clip.or(record.clip);
         round.wall_s = started.elapsed().as_secs_f64();
         self.audit.committed(&address, number, version.digest(), round.weight);
         let record = model.loaded.record.clone();

@@ -150,7 +150,7 @@ impl State {
     fn summing(&mut self, address: &Address, stage: Stage) -> Result<&mut Summing, Refusal> {
         let model = self.models.get_mut(&address.run).ok_or(Refusal::UnknownRun)?;
         let Model { loaded, version, summing, .. } = model;
-        let sums = loaded.secure.as_ref().ok_or(Refusal::UnexpectedFrame)?;
+        let sums = loaded.numbers.secure.as_ref().ok_or(Refusal::UnexpectedFrame)?;
         let other = summing.as_ref().is_none_or(|summing| summing.address != *address);
         if other && stage == Stage::Advertise {
             *summing = Some(Summing::new(sums, *address, version.digest())?);
@@ -162,7 +162,7 @@ impl State {
 impl Model {
     /// What the round's secure sum says, where the run has one, and the digest that it was bound to.
     pub(super) fn take_sum(&mut self) -> Result<Option<(Summed, Digest)>, Box<dyn std::error::Error>> {
-        let Some(sums) = self.loaded.secure.as_ref() else { return Ok(None) };
+        let Some(sums) = self.loaded.numbers.secure.as_ref() else { return Ok(None) };
         let summing = self.summing.take().ok_or("nothing was summed")?;
         let session = summing.round.session().ok_or("nothing was summed")?;
         let summed = summing.round.summed(sums).ok_or("the secure sum is not complete")??;

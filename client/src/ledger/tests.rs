@@ -40,7 +40,14 @@ fn address(run: u32, round: u32) -> Address {
 
 fn start(run: u32, round: u32) -> RoundStart {
     let base = ModelRef { version: 0, digest: BASE, length: 40, codec: CodecId { family: 1, parameter: 0 } };
-    RoundStart { address: address(run, round), kind: RoundKind::Train, base, deadline_ms: 1_000, weight_max: 100 }
+    RoundStart {
+        address: address(run, round),
+        kind: RoundKind::Train,
+        base,
+        deadline_ms: 1_000,
+        weight_max: 100,
+        clip: None,
+    }
 }
 
 const BASE: Digest = Digest([1; 32]);

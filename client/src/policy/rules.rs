@@ -37,7 +37,7 @@ pub(super) fn check(
         return Err(PolicyRule::CohortMin);
     }
     if let Some(most) = settings.clip_max
-        && !asked.and_then(|asked| asked.clip()).is_some_and(|clip| clip <= most)
+        && !start.clip.or_else(|| asked?.clip()).is_some_and(|clip| clip <= most)
     {
         return Err(PolicyRule::ClipMax);
     }
@@ -98,7 +98,7 @@ mod tests {
         let address = Address { task: TaskId([1; 16]), run: RunId(1), round: 1, attempt: 1 };
         let codec = CodecId { family: 1, parameter: 0 };
         let base = ModelRef { version: 0, digest: Digest([2; 32]), length: 40, codec };
-        RoundStart { address, kind, base, deadline_ms: 1_000, weight_max: 100 }
+        RoundStart { address, kind, base, deadline_ms: 1_000, weight_max: 100, clip: None }
     }
 
     fn trains(settings: &str, plan: &TaskPlan) -> Result<(), PolicyRule> {
@@ -120,6 +120,11 @@ mod tests {
         assert_eq!(trains("clip_max = 0.4", &secure()), Err(PolicyRule::ClipMax));
         assert_eq!(trains("clip_max = 0.4", &bare), Err(PolicyRule::ClipMax), "no norm at all");
         assert_eq!(trains("clip_max = 0.5", &secure()), Ok(()));
+        let adaptive = plan("[privacy]\nsecure_aggregation = true\nclip = 0.5\nadaptive_clip = { clip_max = 2.0 }");
+        let settings = toml::from_str("clip_max = 0.7").expect("settings");
+        let round = |clip| RoundStart { clip: Some(clip), ..start(RoundKind::Train) };
+        assert_eq!(check(&settings, &NOON, &adaptive, &round(0.7)), Ok(()), "the round's norm is the one that counts");
+        assert_eq!(check(&settings, &NOON, &adaptive, &round(0.8)), Err(PolicyRule::ClipMax));
         assert_eq!(trains("bytes_per_day = 1010", &bare), Err(PolicyRule::BytesPerDay));
         assert_eq!(trains("bytes_per_day = 2000", &bare), Ok(()));
     }

@@ -42,7 +42,7 @@ fn start(attempt: u16) -> RoundStart {
     let address = Address { task: TaskId(plan().id()), run: RunId(1), round: 1, attempt };
     let codec = starling_wire::CodecId { family: 1, parameter: 0 };
     let base = ModelRef { version: 0, digest: Digest::of(b"model"), length: 40, codec };
-    RoundStart { address, kind: RoundKind::Train, base, deadline_ms: 1000, weight_max: 100 }
+    RoundStart { address, kind: RoundKind::Train, base, deadline_ms: 1000, weight_max: 100, clip: None }
 }
 
 /// A device, its folder and its keeper.
@@ -122,7 +122,7 @@ impl Device {
     }
 
     fn try_mask(&mut self, value: f32) -> Result<Arc<Sealed>, Decline> {
-        let report = UpdateReport { weight: 100, train_loss: 1.0, steps: 1 };
+        let report = UpdateReport { weight: 100, train_loss: 1.0, steps: 1, within_clip: false };
         let trained = Trained { delta: vec![value; PARAMETERS], report };
         let trained = Box::new(ToMask { trained, figures: None });
         let job = job();
@@ -243,7 +243,7 @@ fn devices_with_certificates_give_their_sum_and_nothing_else() {
     stage(&mut aggregator, &mut devices);
     let sums = SecureSums::of(&plan(), PARAMETERS).expect("numbers").expect("secure sums");
     let summed = aggregator.round.summed(&sums).expect("a sum").expect("a mean");
-    assert_eq!((summed.weight, summed.within_clip), (400, Some(4)));
+    assert_eq!((summed.weight, summed.within_clip), (400, Some(1.0)));
     for value in summed.mean {
         assert!((f64::from(value) - 0.5).abs() < 4.0 * sums.numerics().scale(), "{value}");
     }

@@ -66,8 +66,22 @@ fn sees(privacy: Option<&PrivacyPlan>) -> Vec<String> {
                 .to_owned(),
         ],
     };
-    if let Some(clip) = privacy.and_then(|privacy| privacy.asked.clip()) {
-        lines.push(format!("No update is longer than {clip} (L2, in units of the parameters)."));
+    if let Some((privacy, clip)) = privacy.and_then(|privacy| Some((privacy, privacy.asked.clip()?))) {
+        lines.push(match privacy.asked.adaptive_clip {
+            None => format!("No update is longer than {clip} (L2, in units of the parameters)."),
+            Some(adaptive) => {
+                let noise = privacy.count_noise().map_or_else(
+                    || "exactly".to_owned(),
+                    |noise| format!("to {noise} devices (a standard deviation of noise that is part of the same budget)"),
+                );
+                format!(
+                    "The longest update is {clip} (L2, in units of the parameters) in the first round, then follows {} of the devices' own, and is never \
+                     more than {}. For that each device says whether its update was within it; how many were is known {noise}.",
+                    percent(adaptive.quantile),
+                    adaptive.clip_max
+                )
+            }
+        });
     }
     lines.push("Devices see the model versions; who watches the network sees sizes and times.".to_owned());
     lines
@@ -265,5 +279,15 @@ mod tests {
         for word in ["Unit: device", "Neighbours: ", "Sampling: none", "Adversary: "] {
             assert!(said.contains(word), "{word}: {said}");
         }
+    }
+
+    #[test]
+    fn a_norm_that_adapts_is_said_with_its_cap_and_the_noise_on_its_count() {
+        let adaptive = |privacy: &str| text(&format!("{privacy}\nadaptive_clip = {{ clip_max = 8.0 }}\n"), 0);
+        let exact = adaptive(SECURE);
+        assert!(exact.contains("is never more than 8.") && exact.contains("is known exactly"), "{exact}");
+        let noised = adaptive(&noisy("central", "").replace("4.0", "1.0"));
+        assert!(noised.contains("is known to 2 devices"), "a twentieth of forty: {noised}");
+        assert!(!text(SECURE, 0).contains("never more than"), "a fixed norm is the norm");
     }
 }

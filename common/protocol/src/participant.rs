@@ -201,7 +201,7 @@ impl Participant {
         let run = self.runs.get_mut(&address.run).ok_or(Decline::PlanNotUnderstood)?;
         let plan = run.plan.clone()?;
         let known = matches!(start.kind, RoundKind::Train | RoundKind::Evaluate | RoundKind::Statistics);
-        if run.task != address.task || !known {
+        if run.task != address.task || !known || plan.for_round(start.clip).is_none() {
             return Err(Decline::PlanNotUnderstood);
         }
         self.consent.consent(&plan, start)?;

@@ -134,6 +134,23 @@ impl TaskPlan {
         self.privacy.as_ref().is_some_and(|privacy| privacy.asked.secure_aggregation)
     }
 
+    /// The plan of a round: what the run's plan says, with the clipping norm that `clip` gives it. None where the run has no such round; see
+    /// [`PrivacyPlan::for_round`].
+    pub fn for_round(&self, clip: Option<f64>) -> Option<Self> {
+        let privacy = match &self.privacy {
+            None if clip.is_some() => return None,
+            None => None,
+            Some(privacy) => Some(privacy.for_round(clip)?),
+        };
+        Some(Self { privacy, ..self.clone() })
+    }
+
+    /// The clipping norm that the first round has, where later ones have others.
+    pub fn adaptive_clip(&self) -> Option<f64> {
+        let asked = &self.privacy.as_ref()?.asked;
+        asked.adaptive_clip.and(asked.clip())
+    }
+
     /// The plan as it travels.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a plan holds nothing that JSON cannot say: its numbers were checked finite")

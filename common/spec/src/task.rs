@@ -2,6 +2,7 @@
 //!
 //! TOML, unknown keys refused; every error names its key. `--set key=value` overrides any key before the file is checked.
 
+mod clipping;
 mod dp;
 mod federation;
 mod privacy;
@@ -18,6 +19,7 @@ use crate::codec::CodecSpec;
 use crate::error::SpecError;
 use crate::layer::Layer;
 
+pub use clipping::{AdaptiveClip, CLIP_MIN};
 pub use dp::{DpMechanism, DpMode, DpSection};
 pub use federation::{FederationSection, Goal, Participation, Partition, Strategy};
 pub use privacy::{PrivacyPlan, PrivacySection, Weights};

@@ -17,7 +17,7 @@ fn path(criterion: &mut Criterion) {
     #[allow(clippy::cast_possible_truncation, reason = "bench values are rounded to f32 on purpose")]
     let delta: Vec<f32> = (0..PARAMETERS).map(|_| (random.normal() * 0.01) as f32).collect();
     let address = Address { task: TaskId([0; 16]), run: RunId(1), round: 1, attempt: 1 };
-    let report = UpdateReport { weight: 600, train_loss: 0.5, steps: 60 };
+    let report = UpdateReport { weight: 600, train_loss: 0.5, steps: 60, within_clip: false };
     for codec in [CodecSpec::F32, CodecSpec::F16, CodecSpec::Quantised(8)] {
         let settings = UpdateSettings { codec, down: codec, value_max_log2: 4, weight_max: 1 << 20 };
         let numerics = Numerics::new(&settings, PARAMETERS, 10).expect("in range");

@@ -32,7 +32,8 @@ pub fn norm_max(plan: &TaskPlan) -> Option<f64> {
     asked.clip().filter(|_| central && !asked.secure_aggregation)
 }
 
-/// Seals `delta` as `plan`'s `[privacy]` asks for plain updates: clipped, with noise of its own from `source`, or as it is.
+/// Seals `delta` as the `[privacy]` of a round's `plan` asks for plain updates: clipped, with noise of its own from `source`, or as it is. Where
+/// the clipping norm adapts, the report says whether the update was within it.
 ///
 /// # Errors
 /// As [`seal`]; [`SealError::Noise`] for a noise multiplier that cannot be drawn.
@@ -51,7 +52,10 @@ pub fn seal_private(
             let local = LocalNoise { norm_max: dp.clip, noise_multiplier: dp.noise_multiplier, value_max };
             seal_local(report, delta, codec, rounding_key, local, source)
         }
-        Some(dp) => seal_bounded(report, delta, codec, rounding_key, dp.clip),
+        Some(dp) => {
+            let within_clip = plan.adaptive_clip().is_some_and(|clip| norm(delta) <= clip);
+            seal_bounded(&UpdateReport { within_clip, ..*report }, delta, codec, rounding_key, dp.clip)
+        }
         None => seal(report, delta, codec, rounding_key),
     }
 }

@@ -57,6 +57,14 @@ pub struct Fold {
 struct Contribution {
     digest: Digest,
     weight: u32,
+    within_clip: bool,
+}
+
+impl Contribution {
+    fn of(update: &Admitted) -> Self {
+        let report = update.report();
+        Self { digest: update.digest(), weight: report.weight, within_clip: report.within_clip }
+    }
 }
 
 /// An aggregate on its way to another server, or to disk.
@@ -96,11 +104,10 @@ impl Fold {
         if self.contributors.len() as u64 >= u64::from(self.numerics.cohort_max()) {
             return Err(FoldError::Full(self.numerics.cohort_max()));
         }
-        let weight = update.report().weight;
         self.fold(update, FoldSign::Add);
-        self.weight_sum += u64::from(weight);
+        self.weight_sum += u64::from(update.report().weight);
         self.contributors.insert(device);
-        self.contributions.insert(device, Contribution { digest: update.digest(), weight });
+        self.contributions.insert(device, Contribution::of(update));
         Ok(())
     }
 
@@ -114,12 +121,11 @@ impl Fold {
     pub fn remove(&mut self, update: &Admitted) -> Result<(), FoldError> {
         self.same_numerics(update);
         let device = update.device();
-        let weight = update.report().weight;
-        if self.contributions.get(&device) != Some(&Contribution { digest: update.digest(), weight }) {
+        if self.contributions.get(&device) != Some(&Contribution::of(update)) {
             return Err(FoldError::NotContributed(device));
         }
         self.fold(update, FoldSign::Subtract);
-        self.weight_sum -= u64::from(weight);
+        self.weight_sum -= u64::from(update.report().weight);
         self.contributors.remove(&device);
         self.contributions.remove(&device);
         Ok(())
@@ -138,6 +144,11 @@ impl Fold {
     /// Σ weights of what is in.
     pub fn weight_sum(&self) -> u64 {
         self.weight_sum
+    }
+
+    /// How many of the updates say that they were within the clipping norm.
+    pub fn within_clip(&self) -> usize {
+        self.contributions.values().filter(|contribution| contribution.within_clip).count()
     }
 
     /// The devices whose updates are in.

@@ -24,7 +24,7 @@
 //! let numerics = Numerics::new(&settings, 3, 10)?;
 //! let address = Address { task: TaskId([0; 16]), run: RunId(1), round: 1, attempt: 1 };
 //!
-//! let report = UpdateReport { weight: 20, train_loss: 0.7, steps: 2 };
+//! let report = UpdateReport { weight: 20, train_loss: 0.7, steps: 2, within_clip: false };
 //! let sealed = seal(&report, &[0.5, -0.25, 0.0], codec, 99)?;
 //!
 //! let header = sealed.header(&address);
@@ -39,8 +39,10 @@
 
 mod admitted;
 mod bounded;
+mod clipping;
 mod fold;
 mod noisy;
+mod numbers;
 mod numerics;
 mod residual;
 pub mod ring;
@@ -52,6 +54,7 @@ pub use admitted::{Admitted, admit, admit_header};
 pub use bounded::{LocalNoise, norm, norm_max, seal_bounded, seal_local, seal_private};
 pub use fold::{Fold, FoldError, Partial};
 pub use noisy::{Node, NoisyMean, NoisyMeanError};
+pub use numbers::{NumbersError, RoundNumbers};
 pub use numerics::{Numerics, NumericsError};
 pub use residual::{RESIDUAL_FRACTION_BITS, Residual, ResidualError};
 pub use sealed::{SealError, Sealed, rounding_key, seal, seal_masked, seal_with_feedback};

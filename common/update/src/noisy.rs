@@ -6,8 +6,12 @@
 use starling_privacy::noise::{DeviationError, Source, SumNoise};
 use starling_spec::{DpMechanism, DpMode, Participation, TaskPlan};
 
+use crate::clipping::ClipStep;
 use crate::fold::Fold;
 use crate::numerics::Numerics;
+
+/// What one device adds to the count of those within the clipping norm, or takes away, in units of the count: noise is drawn on this grid.
+const COUNT_UNITS: f64 = (1u64 << 40) as f64;
 
 /// Why a plan's noise cannot be drawn.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -22,10 +26,14 @@ pub struct NoisyMean {
     noise: Option<SumNoise>,
     denominator: Option<f64>,
     is_tree: bool,
+    /// Where the clipping norm adapts.
+    clipping: Option<ClipStep>,
+    /// On the count of updates within it.
+    count_noise: Option<SumNoise>,
 }
 
 impl NoisyMean {
-    /// What `plan` asks for; none where the aggregator adds no noise to plain sums.
+    /// What the plan of a round asks for; none where the aggregator adds no noise to plain sums.
     ///
     /// # Errors
     /// [`NoisyMeanError`] when the noise is too fine or too wide for the grid.
@@ -36,21 +44,22 @@ impl NoisyMean {
             return Ok(None);
         }
         let norm_max = libm::ldexp(dp.clip, numerics.fixed().fraction_bits());
-        let noise = (dp.noise_multiplier > 0.0)
-            .then(|| SumNoise::new(dp.noise_multiplier, norm_max, numerics.parameters()))
-            .transpose()?;
+        let multiplier = privacy.update_multiplier().filter(|multiplier| *multiplier > 0.0);
+        let noise =
+            multiplier.map(|multiplier| SumNoise::new(multiplier, norm_max, numerics.parameters())).transpose()?;
+        // A device moves the count by one half up or down, which is one unit.
+        let count_noise = privacy.count_noise().map(|count| SumNoise::new(2.0 * count, COUNT_UNITS, 1)).transpose()?;
         // A sample's size says who is in it: the mean is over how many are expected.
         // Noise that a later round takes back has to be of the same size then.
         let is_tree = matches!(dp.mechanism, DpMechanism::Tree { .. });
         let fixed = is_tree || privacy.participation == Participation::Poisson;
-        let devices = privacy.devices.filter(|_| fixed);
-        let denominator = devices.map(|devices| (privacy.fraction * f64::from(devices)).max(1.0));
-        Ok(Some(Self { noise, denominator, is_tree }))
+        let denominator = privacy.cohort().filter(|_| fixed);
+        Ok(Some(Self { noise, denominator, is_tree, clipping: ClipStep::of(plan), count_noise }))
     }
 
     /// Adds `rate` times the mean of what `fold` holds, with the noise of `round` (from 1), to `master`. `words` gives the random words of a
     /// node of the noise: of the round where rounds are independent, of a node of the tree otherwise. The same node has to get the same words
-    /// each time.
+    /// each time. What comes back is the next round's clipping norm, where it adapts.
     ///
     /// # Panics
     /// If `master` has another number of parameters than the fold.
@@ -61,23 +70,34 @@ impl NoisyMean {
         rate: f64,
         mut words: impl FnMut(Node) -> S,
         master: &mut [f32],
-    ) {
+    ) -> Option<f64> {
+        let (within, devices) = (fold.within_clip(), fold.contributors().len());
         let (numerics, mut sum, weight_sum) = fold.into_sum();
+        let own = Node { level: 0, index: round };
+        let mut source = (!self.is_tree).then(|| words(own));
         if let Some(noise) = &self.noise {
-            if self.is_tree {
+            if let Some(source) = &mut source {
+                noise.add_to(&mut sum, source);
+            } else {
                 let (joined, left) = steps(round);
                 noise.add_to(&mut sum, &mut words(joined));
                 let mut gone = vec![0; sum.len()];
                 left.for_each(|node| noise.add_to(&mut gone, &mut words(node)));
                 sum.iter_mut().zip(gone).for_each(|(sum, gone)| *sum = sum.wrapping_sub(gone));
-            } else {
-                noise.add_to(&mut sum, &mut words(Node { level: 0, index: round }));
             }
         }
         match self.denominator {
             Some(denominator) => numerics.fixed().add_share(&sum, denominator / rate, master),
             None => numerics.fixed().add_mean(&sum, weight_sum, rate, master),
         }
+        let clipping = self.clipping?;
+        #[allow(clippy::cast_possible_truncation, reason = "a whole number: at most 2^20 devices of 2^40 units")]
+        let mut halves = [(2.0 * within as f64 - devices as f64) * COUNT_UNITS].map(|units| units as i64);
+        if let (Some(noise), Some(source)) = (&self.count_noise, &mut source) {
+            noise.add_to(&mut halves, source);
+        }
+        let expected = self.denominator.unwrap_or(devices as f64);
+        Some(clipping.next((expected > 0.0).then(|| 0.5 + halves[0] as f64 / COUNT_UNITS / (2.0 * expected))))
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a device sends: sealed once, then only bytes.
 //!
 //! ```text
-//! 0   4  length of the report, little-endian (12)
-//! 4  12  the report as the body of a control frame: weight u32, train_loss f32, steps u32
-//! 16  …  the delta, encoded
+//! 0   4  length of the report, little-endian (13)
+//! 4  13  the report as the body of a control frame: weight u32, train_loss f32, steps u32, within_clip u8
+//! 17  …  the delta, encoded
 //! ```
 
 use bytes::Bytes;
@@ -14,8 +14,8 @@ use starling_wire::{Address, BlobHeader, BlobKind, DeviceId, Digest, FrameError,
 
 use crate::residual::Residual;
 
-/// Bytes of a [`UpdateReport`] in the frame codec: three fixed 32-bit fields.
-const REPORT_BYTES: usize = 12;
+/// Bytes of a [`UpdateReport`] in the frame codec: three 32-bit fields and a bit in a byte.
+const REPORT_BYTES: usize = 13;
 
 /// Bytes in front of the payload: the report and its length.
 pub(crate) const PREAMBLE_BYTES: usize = starling_wire::frame::FRAME_LENGTH_BYTES + REPORT_BYTES;

@@ -14,8 +14,8 @@ const CODECS: [&str; 12] =
     ["f32", "f16", "q2", "q8", "q13", "q2+ec", "q5+ec", "q8+ec", "eden:1", "eden:4", "topk:0.04", "topk:0.5"];
 const VALUE_MAX_LOG2: i8 = 4;
 const COUNTS: [usize; 4] = [1, 7, 300, 600];
-const REPORT: UpdateReport = UpdateReport { weight: 10, train_loss: 0.5, steps: 3 };
-const PREAMBLE: usize = 16;
+const REPORT: UpdateReport = UpdateReport { weight: 10, train_loss: 0.5, steps: 3, within_clip: false };
+const PREAMBLE: usize = 17;
 
 struct Source(Random);
 

@@ -14,7 +14,7 @@ use starling_update::{
 };
 use starling_wire::{Address, DeviceId, Refusal, RunId, TaskId, UpdateReport};
 
-const REPORT: UpdateReport = UpdateReport { weight: 1, train_loss: 0.5, steps: 1 };
+const REPORT: UpdateReport = UpdateReport { weight: 1, train_loss: 0.5, steps: 1, within_clip: false };
 const ADDRESS: Address = Address { task: TaskId([0; 16]), run: RunId(1), round: 1, attempt: 1 };
 const CLIP: f64 = 0.3;
 

@@ -39,7 +39,8 @@ fn the_examples_of_the_protocol_document_are_what_is_sent() {
     let digest = Digest([0xab; 32]);
     let hello = Hello { version_min: 1, version_max: 1, name: "pump-4".into(), software: "starling 0.1.0".into() };
     let base = ModelRef { version: 8, digest, length: 1000, codec };
-    let start = RoundStart { address, kind: RoundKind::Train, base, deadline_ms: 60_000, weight_max: 1 << 20 };
+    let start =
+        RoundStart { address, kind: RoundKind::Train, base, deadline_ms: 60_000, weight_max: 1 << 20, clip: None };
     let header = BlobHeader {
         kind: BlobKind::Update,
         codec,
@@ -50,7 +51,7 @@ fn the_examples_of_the_protocol_document_are_what_is_sent() {
         length: 1_669_884,
         digest,
     };
-    let report = UpdateReport { weight: 600, train_loss: 0.5, steps: 30 };
+    let report = UpdateReport { weight: 600, train_loss: 0.5, steps: 30, within_clip: false };
     let from_device = |message: ToAggregator| encode(&message).expect("a message");
     let to_device = |message: ToClient| encode(&message).expect("a message");
     let values = |codec: &str| {

@@ -7,8 +7,8 @@ use starling_spec::random::{Purpose, Random};
 use starling_update::{Residual, ResidualError, SealError, seal, seal_with_feedback};
 use starling_wire::UpdateReport;
 
-const REPORT: UpdateReport = UpdateReport { weight: 10, train_loss: 0.5, steps: 3 };
-const PREAMBLE: usize = 16;
+const REPORT: UpdateReport = UpdateReport { weight: 10, train_loss: 0.5, steps: 3, within_clip: false };
+const PREAMBLE: usize = 17;
 
 /// `value · 2^40`, which has to be an integer: computed on the float's bits, not by the arithmetic under test.
 fn exact_units(value: f32) -> i128 {

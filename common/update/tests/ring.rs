@@ -72,7 +72,7 @@ fn the_mean_is_weighted_by_examples_up_to_the_cap() {
         .collect();
     let mean = numerics.decode(&ring_sum(&numerics, &vectors), &shared(1), 4).expect("a sum");
     // 5,000 examples count as 600.
-    assert_eq!((mean.weight_sum, mean.within_clip), (10 + 300 + 600 + 600, Some(4)));
+    assert_eq!((mean.weight_sum, mean.within_clip), (10 + 300 + 600 + 600, Some(1.0)));
     assert_eq!(mean.metrics, [28, 493_824]);
     let weights = [10.0, 300.0, 600.0, 600.0].map(|weight: f64| weight / 1510.0);
     let error: f64 = (0..3000)
@@ -91,14 +91,14 @@ fn an_update_beyond_the_norm_is_clipped_after_its_weight() {
     // Norm 30, but 30 of 600 examples: 1.5 after the weight, within the norm of 2.
     let light =
         numerics.encode(&delta(1000, 30.0, 1), report(30), &shared(1), 1, &mut no_words()).expect("a good delta");
-    let mean = numerics.decode(&light, &shared(1), 4).expect("a sum");
-    assert_eq!((mean.weight_sum, mean.within_clip), (30, Some(1)));
+    let mean = numerics.decode(&light, &shared(1), 1).expect("a sum");
+    assert_eq!((mean.weight_sum, mean.within_clip), (30, Some(1.0)));
     assert!((norm(&mean.mean) / 30.0 - 1.0).abs() < 1e-3);
     // The same with all examples is cut to the norm, in its direction.
     let heavy =
         numerics.encode(&delta(1000, 30.0, 1), report(600), &shared(1), 1, &mut no_words()).expect("a good delta");
-    let mean = numerics.decode(&heavy, &shared(1), 4).expect("a sum");
-    assert_eq!((mean.weight_sum, mean.within_clip), (600, Some(0)));
+    let mean = numerics.decode(&heavy, &shared(1), 1).expect("a sum");
+    assert_eq!((mean.weight_sum, mean.within_clip), (600, Some(0.0)));
     assert!((norm(&mean.mean) / 2.0 - 1.0).abs() < 1e-3);
     let cosine: f64 = mean.mean.iter().zip(delta(1000, 1.0, 1)).map(|(a, b)| f64::from(*a) * f64::from(b)).sum();
     assert!(cosine / 2.0 > 0.9999);
@@ -173,7 +173,7 @@ fn noisy(bits: u8) -> RingSettings {
     RingSettings {
         tallies: None,
         weight_max: 1,
-        noise: Some(Shares { noise_multiplier: 1.5, honest: 8 }),
+        noise: Some(Shares { noise_multiplier: 1.5, honest: 8, count_noise: None }),
         ..settings(bits)
     }
 }
@@ -241,7 +241,8 @@ fn a_ring_has_room_for_the_noise_of_a_sum_and_not_for_that_of_each_term() {
     let numerics = RingNumerics::new(&noisy(4), 50_000).expect("good settings");
     assert!(numerics.sum_max() < 20 * numerics.value_max() / 3);
     assert!(2 * numerics.sum_max() + 1 > 1 << (numerics.ring().width() - 1), "no bit is spare");
-    let fine = RingSettings { noise: Some(Shares { noise_multiplier: 0.01, honest: 20 }), ..noisy(2) };
+    let fine =
+        RingSettings { noise: Some(Shares { noise_multiplier: 0.01, honest: 20, count_noise: None }), ..noisy(2) };
     let error = RingNumerics::new(&fine, 100).expect_err("shares of a fraction of a unit");
     assert!(matches!(error, RingError::Noise { honest: 20, reason: ShareError::Fine(_) }), "{error}");
 }
@@ -263,7 +264,8 @@ fn bad_settings_and_deltas_are_refused_by_name() {
         }
     }
     let wide = RingSettings { cohort_max: u32::MAX, codec: CodecSpec::Quantised(16), ..noisy(16) };
-    let wide = RingSettings { noise: Some(Shares { noise_multiplier: 2f64.powi(42), honest: 1 }), ..wide };
+    let wide =
+        RingSettings { noise: Some(Shares { noise_multiplier: 2f64.powi(42), honest: 1, count_noise: None }), ..wide };
     assert_eq!(RingNumerics::new(&wide, 10).err(), Some(RingError::TooWide { cohort_max: u32::MAX }));
     let numerics = RingNumerics::new(&good, 3).expect("good settings");
     let encode = |delta: &[f32], report| numerics.encode(delta, report, &shared(1), 1, &mut no_words()).err();

@@ -12,7 +12,7 @@ use starling_update::{
 use starling_wire::{Address, BlobHeader, BlobKind, CodecId, DeviceId, Digest, Refusal, RunId, TaskId, UpdateReport};
 
 const ADDRESS: Address = Address { task: TaskId([7; 16]), run: RunId(3), round: 9, attempt: 2 };
-const PREAMBLE: usize = 16;
+const PREAMBLE: usize = 17;
 const Q8: CodecSpec = CodecSpec::Quantised(8);
 
 fn numerics(codec: CodecSpec, parameters: usize) -> Numerics {
@@ -31,7 +31,7 @@ fn delta(seed: u64, count: usize) -> Vec<f32> {
 }
 
 fn update(index: u32, weight: u32, codec: CodecSpec, count: usize) -> (BlobHeader, Bytes) {
-    let report = UpdateReport { weight, train_loss: 0.5, steps: 3 };
+    let report = UpdateReport { weight, train_loss: 0.5, steps: 3, within_clip: false };
     let key = rounding_key(5, device(index), ADDRESS.round);
     let sealed = seal(&report, &delta(u64::from(index), count), codec, key).expect("finite");
     (sealed.header(&ADDRESS), sealed.bytes().clone())
@@ -232,10 +232,11 @@ fn inv3_what_is_not_as_the_plan_says_is_refused_by_name() {
         for loss in [f32::NAN, f32::INFINITY] {
             assert_eq!(refusal(&|body| body[8..12].copy_from_slice(&loss.to_le_bytes())), Some(Refusal::NotFinite));
         }
-        for length in [0u32, 11, 13, 512, 513, u32::MAX] {
+        for length in [0u32, 12, 14, 512, 513, u32::MAX] {
             let change = |body: &mut Vec<u8>| body[0..4].copy_from_slice(&length.to_le_bytes());
             assert_eq!(refusal(&change), Some(Refusal::MalformedUpdate));
         }
+        assert_eq!(refusal(&|body| body[16] = 2), Some(Refusal::MalformedUpdate), "neither within the norm nor beyond");
         let digest = Digest::of(b"something else");
         assert_eq!(admit(device(0), &header, body.clone(), digest, &numerics).err(), Some(Refusal::DigestMismatch));
     }
@@ -308,7 +309,7 @@ fn inv12_a_hundred_thousand_mutated_bodies_never_panic() {
 
 #[test]
 fn what_cannot_be_sealed_says_why() {
-    let report = UpdateReport { weight: 1, train_loss: 0.5, steps: 3 };
+    let report = UpdateReport { weight: 1, train_loss: 0.5, steps: 3, within_clip: false };
     assert!(matches!(seal(&report, &[f32::NAN], Q8, 1), Err(SealError::Encode(_))));
     let nothing = UpdateReport { weight: 0, ..report };
     assert!(matches!(seal(&nothing, &[0.0], Q8, 1), Err(SealError::NoWeight)));
@@ -318,12 +319,13 @@ fn what_cannot_be_sealed_says_why() {
 
 #[test]
 fn a_body_has_the_bytes_that_the_protocol_document_draws() {
-    let report = UpdateReport { weight: 600, train_loss: 0.5, steps: 30 };
+    let report = UpdateReport { weight: 600, train_loss: 0.5, steps: 30, within_clip: false };
     let sealed = seal(&report, &[1.5, -2.0], CodecSpec::F32, 1).expect("finite");
-    let mut expected = vec![12, 0, 0, 0]; // the report's length
+    let mut expected = vec![13, 0, 0, 0]; // the report's length
     expected.extend([0x58, 0x02, 0, 0]); // weight 600
     expected.extend([0, 0, 0, 0x3f]); // train_loss 0.5
     expected.extend([30, 0, 0, 0]); // steps
+    expected.push(0); // within_clip
     expected.extend([0, 0, 0xc0, 0x3f, 0, 0, 0, 0xc0]); // 1.5, -2
     assert_eq!(sealed.bytes()[..], expected);
     assert_eq!(sealed.digest(), Digest::of(&expected));

@@ -152,7 +152,7 @@ pub struct ModelRef {
 }
 
 /// The device is selected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RoundStart {
     /// Which round.
     pub address: Address,
@@ -164,6 +164,8 @@ pub struct RoundStart {
     pub deadline_ms: u64,
     /// The largest weight that the round's plan allows.
     pub weight_max: u32,
+    /// The clipping norm of the round, where the plan lets it adapt: an L2 norm in units of the parameters.
+    pub clip: Option<f64>,
 }
 
 /// Why a device stays away from a round (invariant 13).
@@ -226,6 +228,8 @@ pub struct UpdateReport {
     pub train_loss: f32,
     /// Local steps taken; 0 where the device's owner lets neither loss nor steps leave.
     pub steps: u32,
+    /// Whether it needed no clipping. False also where the plan does not ask, which it does where the clipping norm adapts.
+    pub within_clip: bool,
 }
 
 impl UpdateReport {

@@ -83,6 +83,7 @@ fn to_client() -> Vec<ToClient> {
         base: model(),
         deadline_ms: 30_000,
         weight_max: 1 << 20,
+        clip: None,
     };
     let receipt = Receipt {
         run: RunId(3),

@@ -62,7 +62,7 @@ pub fn audit(plan: &TaskPlan, others: &[Trained], rounds: u32, drawn: Option<f64
     let canary = Trained {
         device: DeviceId::seeded(plan.seed, u32::MAX),
         delta: direction.clone(),
-        report: UpdateReport { weight: 1, train_loss: 0.0, steps: 1 },
+        report: UpdateReport { weight: 1, train_loss: 0.0, steps: 1, within_clip: false },
     };
     let admitted = |trained: &Trained| admitted(plan, &numerics, trained);
     let others: Vec<Admitted> = others.iter().map(admitted).collect::<Result<_>>()?;

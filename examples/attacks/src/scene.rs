@@ -150,7 +150,8 @@ impl Scene {
             let outcome = network.train(&mut delta, &self.train, rows, path, &AtomicBool::new(false))?;
             delta.iter_mut().zip(base.iter()).for_each(|(value, base)| *value -= base);
             let weight = outcome.examples.min(plan.update.weight_max);
-            let report = UpdateReport { weight, train_loss: outcome.loss_mean, steps: outcome.steps };
+            let report =
+                UpdateReport { weight, train_loss: outcome.loss_mean, steps: outcome.steps, within_clip: false };
             Ok(Trained { device, delta, report })
         });
         trained.collect()

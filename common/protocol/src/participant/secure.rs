@@ -5,6 +5,7 @@ use starling_wire::secure::letter_bytes_max;
 use starling_wire::{Address, Decline, Refusal, RoundStart, SecureMail, SecurePart, ToAggregator};
 
 use super::slot::Slot;
+use super::steps::of_round;
 use super::{Action, JobId, Participant, SecureOrder};
 
 impl Participant {
@@ -13,7 +14,7 @@ impl Participant {
         let Some(run) = self.runs.get(&start.address.run) else { return };
         let secure = run.train.as_ref().is_some_and(|slot| slot.secure && slot.start.address == start.address);
         if let (true, Ok(plan)) = (secure, &run.plan) {
-            let order = SecureOrder::Enter { plan: plan.clone(), start: *start };
+            let order = SecureOrder::Enter { plan: of_round(plan, start), start: *start };
             self.actions.push_back(Action::Secure(order));
         }
     }

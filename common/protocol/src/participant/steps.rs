@@ -1,9 +1,20 @@
 //! A run's next step on the device, and what becomes of work that nobody waits for.
 
-use starling_wire::{Fetch, RoundKind, RunId, ToAggregator};
+use std::sync::Arc;
+
+use starling_spec::TaskPlan;
+use starling_wire::{Fetch, RoundKind, RoundStart, RunId, ToAggregator};
 
 use super::slot::{Slot, Stage};
 use super::{Action, Fetching, JobId, JobOrder, Participant, RUNS_MAX, Run, SecureOrder};
+
+/// The plan of a round that was entered: the run's, with the round's clipping norm.
+pub(super) fn of_round(plan: &Arc<TaskPlan>, start: &RoundStart) -> Arc<TaskPlan> {
+    match start.clip.and_then(|clip| plan.for_round(Some(clip))) {
+        Some(own) => Arc::new(own),
+        None => Arc::clone(plan),
+    }
+}
 
 impl Participant {
     pub(super) fn leave_training(&mut self, id: RunId, leaves: impl Fn(&Slot) -> bool) {
@@ -45,7 +56,7 @@ impl Participant {
             self.jobs += 1;
             let job = JobId(self.jobs);
             slot.stage = Stage::Working(job);
-            let order = JobOrder { job, plan, start: slot.start };
+            let order = JobOrder { job, plan: of_round(&plan, &slot.start), start: slot.start };
             self.actions.push_back(match slot.start.kind {
                 RoundKind::Train => Action::Train(order),
                 _ => Action::Answer(order),

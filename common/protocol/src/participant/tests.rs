@@ -64,11 +64,11 @@ fn start(round: u32, attempt: u16, version: u64) -> RoundStart {
 
 fn start_of(kind: RoundKind, round: u32, attempt: u16, version: u64) -> RoundStart {
     let address = Address { task: run_plan(1).task, run: RunId(1), round, attempt };
-    RoundStart { address, kind, base: model(version), deadline_ms: DEADLINE_MS, weight_max: 100 }
+    RoundStart { address, kind, base: model(version), deadline_ms: DEADLINE_MS, weight_max: 100, clip: None }
 }
 
 fn update() -> Arc<Sealed> {
-    let report = UpdateReport { weight: 3, train_loss: 0.5, steps: 1 };
+    let report = UpdateReport { weight: 3, train_loss: 0.5, steps: 1, within_clip: false };
     Arc::new(seal(&report, &[0.5; 10], starling_spec::CodecSpec::F32, 1).expect("it is sealed"))
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::clipping::{CLIP_MAX, CLIP_MIN};
 use super::privacy::{PrivacySection, Weights, cohort_max, honest_min};
 use super::{Participation, TaskFile};
 use crate::error::SpecError;
@@ -112,7 +113,8 @@ impl DpSection {
                 "it owes what it leaves out, and what is clipped off would be owed without end; use f32, f16, qB or eden:B",
             ));
         }
-        let reach = if self.mode == DpMode::Local { self.clip * (1.0 + self.noise_multiplier) } else { self.clip };
+        let clip = section.adaptive_clip.map_or(self.clip, |adaptive| adaptive.clip_max);
+        let reach = if self.mode == DpMode::Local { clip * (1.0 + self.noise_multiplier) } else { clip };
         if !secure && reach > task.update.value_max {
             return Err(SpecError::value(
                 "update.value_max",
@@ -153,7 +155,7 @@ impl DpSection {
         let wrong = |key: &str, value: &dyn ToString, expected: &str| {
             Err(SpecError::value(format!("privacy.dp.{key}"), value.to_string(), expected))
         };
-        if !(1e-9..=1e9).contains(&self.clip) {
+        if !(CLIP_MIN..=CLIP_MAX).contains(&self.clip) {
             return wrong("clip", &self.clip, "expected 1e-9 to 1e9");
         }
         if !(self.noise_multiplier == 0.0 || (0.01..=64.0).contains(&self.noise_multiplier)) {

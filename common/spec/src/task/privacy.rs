@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::clipping::{AdaptiveClip, CLIP_MAX, CLIP_MIN, expected_cohort};
 use super::dp::DpSection;
 use super::{FederationSection, Participation, TaskFile};
 use crate::codec::CodecSpec;
@@ -16,6 +17,9 @@ pub struct PrivacySection {
     /// The L2 norm that a device's update is clipped to, in units of the parameters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
+    /// That norm follows the updates' own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive_clip: Option<AdaptiveClip>,
     /// What a device counts for.
     pub weights: Weights,
     /// The share of the parameters that a round's updates hold: the same for all devices of the round, another each round.
@@ -36,6 +40,7 @@ impl Default for PrivacySection {
         Self {
             secure_aggregation: false,
             clip: None,
+            adaptive_clip: None,
             weights: Weights::Examples,
             subset: 1.0,
             cohort_min: 3,
@@ -71,7 +76,7 @@ pub(super) fn honest_min(asked: &PrivacySection, cohort_max: u32) -> u32 {
 }
 
 impl PrivacySection {
-    /// The norm that updates are clipped to.
+    /// The norm that updates are clipped to; the first one, where it adapts.
     pub fn clip(&self) -> Option<f64> {
         self.dp.as_ref().map(|dp| dp.clip).or(self.clip)
     }
@@ -84,7 +89,7 @@ impl PrivacySection {
         let wrong = |key: &str, value: &dyn ToString, expected: &str| {
             Err(SpecError::value(format!("privacy.{key}"), value.to_string(), expected))
         };
-        let norm = |value: f64| (1e-9..=1e9).contains(&value);
+        let norm = |value: f64| (CLIP_MIN..=CLIP_MAX).contains(&value);
         if let Some(clip) = self.clip.filter(|clip| !norm(*clip)) {
             return wrong("clip", &clip, "expected 1e-9 to 1e9");
         }
@@ -114,6 +119,9 @@ impl PrivacySection {
         }
         if let Some(dp) = &self.dp {
             dp.check(self, task)?;
+        }
+        if let Some(adaptive) = &self.adaptive_clip {
+            adaptive.check(self, &task.federation)?;
         }
         if self.secure_aggregation {
             self.check_secure(task)?;
@@ -213,6 +221,47 @@ impl PrivacyPlan {
         let FederationSection { devices, participation, fraction, rounds, evaluate_every, .. } = *federation;
         let evaluate_every = if asked.secure_aggregation { evaluate_every } else { 0 };
         Self { asked: asked.clone(), cohort_max, devices, participation, fraction, rounds, evaluate_every }
+    }
+
+    /// Devices that a round is expected to have, where that is known.
+    pub fn cohort(&self) -> Option<f64> {
+        expected_cohort(self.devices, self.fraction)
+    }
+
+    /// The plan of a round whose clipping norm is `clip`: that of the run, with this norm. None where the run has no such round, because
+    /// its norm does not adapt (and `clip` is given), or does (and it is not), or never gets there.
+    pub fn for_round(&self, clip: Option<f64>) -> Option<Self> {
+        let (clip, adaptive) = match (clip, &self.asked.adaptive_clip) {
+            (None, None) => return Some(self.clone()),
+            (Some(clip), Some(adaptive)) => (clip, adaptive),
+            _ => return None,
+        };
+        if !(CLIP_MIN..=adaptive.clip_max).contains(&clip) {
+            return None;
+        }
+        let mut plan = self.clone();
+        match &mut plan.asked.dp {
+            Some(dp) => {
+                dp.clip = clip;
+                // What was given twice stays the same twice.
+                plan.asked.clip = plan.asked.clip.map(|_| clip);
+            }
+            None => plan.asked.clip = Some(clip),
+        }
+        Some(plan)
+    }
+
+    /// The deviation of the noise on the count of updates within the clipping norm, in devices; none where no such count has noise.
+    pub fn count_noise(&self) -> Option<f64> {
+        let adaptive = self.asked.adaptive_clip?;
+        self.asked.dp.as_ref().filter(|dp| dp.noise_multiplier > 0.0)?;
+        adaptive.count_noise(self.cohort())
+    }
+
+    /// The noise multiplier of the sum of updates: more than `dp.noise_multiplier` where a count beside it has its part.
+    pub fn update_multiplier(&self) -> Option<f64> {
+        let whole = self.asked.dp.as_ref()?.noise_multiplier;
+        Some(self.count_noise().map_or(whole, |count| AdaptiveClip::update_multiplier(whole, count)))
     }
 
     /// Whether devices that train from this version say inside the sum how it does.

@@ -189,3 +189,39 @@ fn a_private_task_says_all_that_its_figure_rests_on() {
     let error = crate::TaskPlan::new(&normed, 1).expect_err("batch_norm").to_string();
     assert!(error.starts_with("model.layers = \"batch_norm\""), "{error}");
 }
+
+#[test]
+fn a_clipping_norm_adapts_where_its_count_can_have_noise_and_only_up_to_its_cap() {
+    let set = |overrides: &[(&str, &str)]| {
+        let dp = "{ mode = \"central\", clip = 0.5, noise_multiplier = 2.0, delta = 1e-5 }";
+        let base = [("privacy.dp", dp), ("privacy.weights", "uniform"), ("federation.devices", "100")];
+        let base = base.iter().chain(&[("privacy.adaptive_clip.clip_max", "4.0")]);
+        let all = base.chain(overrides).map(|(key, value)| ((*key).into(), (*value).into()));
+        TaskFile::parse(TASK, &all.collect::<Vec<_>>()).map_err(|error| error.to_string())
+    };
+    let plan = crate::TaskPlan::new(&set(&[]).expect("a task"), 1).expect("a plan");
+    let privacy = plan.privacy.as_ref().expect("a private plan");
+    assert_eq!((plan.adaptive_clip(), privacy.count_noise()), (Some(0.5), Some(5.0)), "a twentieth of the cohort");
+    // 2 / √(1 − (2/10)²): the count takes a twenty-fifth of the budget.
+    let updates = privacy.update_multiplier().expect("noise");
+    assert!((updates - 2.041_241_452_319_315).abs() < 1e-12, "{updates}");
+    let clip = |clip| plan.for_round(clip).and_then(|plan| plan.privacy?.asked.clip());
+    assert_eq!((clip(Some(3.0)), clip(Some(4.0))), (Some(3.0), Some(4.0)));
+    assert_eq!([None, Some(4.1), Some(0.0), Some(f64::NAN), Some(-1.0)].map(clip), [None; 5]);
+    let mut fixed = plan.clone();
+    fixed.privacy.as_mut().expect("a private plan").asked.adaptive_clip = None;
+    assert_eq!((fixed.for_round(None), fixed.for_round(Some(0.5))), (Some(fixed.clone()), None));
+
+    let refused = |overrides: &[(&str, &str)], key: &str| {
+        let error = set(overrides).expect_err("refused");
+        assert!(error.starts_with(key), "{overrides:?}: {error}");
+    };
+    refused(&[("privacy.adaptive_clip.clip_max", "0.4")], "privacy.adaptive_clip.clip_max = 0.4");
+    refused(&[("privacy.adaptive_clip.quantile", "1.0")], "privacy.adaptive_clip.quantile = 1");
+    refused(&[("privacy.adaptive_clip.rate", "0.0")], "privacy.adaptive_clip.rate = 0");
+    refused(&[("privacy.adaptive_clip.count_noise", "1.0")], "privacy.adaptive_clip.count_noise = 1");
+    refused(&[("privacy.dp.mode", "local")], "privacy.adaptive_clip = ");
+    let tree = "{ tree = { participations_max = 1, separation_min = 1 } }";
+    refused(&[("privacy.dp.mechanism", tree)], "privacy.adaptive_clip = ");
+    refused(&[("update.value_max", "2.0")], "update.value_max = 2");
+}

@@ -12,89 +12,27 @@
 //! federated learning with secure aggregation", Algorithm 1), and the one that a device's share of noise is measured by. Without noise nothing
 //! wraps, for certain; with it, but for a probability of 2⁻⁴⁰ a round.
 
+mod error;
+mod estimate;
 mod quantiser;
 mod subset;
 mod tally;
 
 use starling_compress::CodecSpec;
 use starling_compress::rotation::{rotate, rotate_back, spread};
-use starling_privacy::noise::{ShareError, ShareNoise, Source};
+use starling_privacy::noise::{ShareNoise, Source};
 use starling_secagg::Ring;
 use starling_wire::Digest;
 use starling_wire::limits::{PARAMETERS_MAX, WEIGHT_MAX};
 
+use self::estimate::Estimate;
 use self::quantiser::{Quantiser, best_range};
 use self::tally::Tally;
 
+pub use self::error::RingError;
+
 /// Metrics that a vector may carry beside the weight and the clip bit.
 pub const METRICS_MAX: usize = 32;
-
-/// Why settings have no ring, or a delta no place in it.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum RingError {
-    /// The codec's values cannot be added up under masks.
-    #[error("{codec} cannot go through a secure sum: {reason}; use q2 to q16")]
-    Codec {
-        /// The codec.
-        codec: CodecSpec,
-        /// Why.
-        reason: &'static str,
-    },
-    /// A setting outside its range.
-    #[error("{name} = {got} of a secure sum: expected {expected}")]
-    Setting {
-        /// Which.
-        name: &'static str,
-        /// What it is.
-        got: String,
-        /// What it may be.
-        expected: &'static str,
-    },
-    /// Sums of more than 64 bits.
-    #[error("the sums of {cohort_max} devices need more than 64 bits; lower privacy.dp.noise_multiplier")]
-    TooWide {
-        /// Devices.
-        cohort_max: u32,
-    },
-    /// A delta or a sum of another model.
-    #[error("{got} values came where {expected} were expected")]
-    Length {
-        /// What there have to be.
-        expected: usize,
-        /// What there are.
-        got: usize,
-    },
-    /// A delta that is no number.
-    #[error("value {index} of the delta is not finite; the training has diverged: lower the learning rate")]
-    NotFinite {
-        /// Where.
-        index: usize,
-    },
-    /// An update of no examples.
-    #[error("an update needs at least 1 example")]
-    NoExamples,
-    /// Noise that cannot be drawn in shares.
-    #[error(
-        "the noise of privacy.dp cannot be drawn in shares of {honest} devices; raise privacy.dp.noise_multiplier or the bits of update.codec"
-    )]
-    Noise {
-        /// Devices whose shares have to be enough.
-        honest: u32,
-        /// Why.
-        #[source]
-        reason: ShareError,
-    },
-    /// A tally beyond its bound.
-    #[error("{what} of {got} is beyond its bound of {bound}")]
-    Bound {
-        /// What.
-        what: &'static str,
-        /// Its value.
-        got: u64,
-        /// The bound.
-        bound: u64,
-    },
-}
 
 /// The bits of a coordinate when `codec` goes through a secure sum. `qB` has one public scale there, in place of its blocks'
 /// own.
@@ -145,6 +83,8 @@ pub struct Shares {
     pub noise_multiplier: f64,
     /// Devices whose shares have to be enough: those of the smallest sum that keep their share to themselves.
     pub honest: u32,
+    /// The deviation of the noise on the count of updates within the clipping norm, in devices, on that sum; none where they are not counted.
+    pub count_noise: Option<f64>,
 }
 
 /// What a device says beside its delta.
@@ -163,8 +103,8 @@ pub struct RingMean {
     pub mean: Vec<f32>,
     /// Σ min(n, W); devices times W where nothing is tallied.
     pub weight_sum: i128,
-    /// How many devices had an update within the clipping norm.
-    pub within_clip: Option<i128>,
+    /// The share of devices with an update within the clipping norm. Under noise it may be below 0 or above 1.
+    pub within_clip: Option<f64>,
     /// The sums of the metrics.
     pub metrics: Vec<i128>,
 }
@@ -178,6 +118,8 @@ pub struct RingNumerics {
     quantiser: Quantiser,
     // Weight, clip bit, metrics.
     tallies: Vec<Tally>,
+    // The clip bit where there is noise.
+    estimate: Option<Estimate>,
     noise: Option<ShareNoise>,
     sum_max: u64,
     ring: Ring,
@@ -224,9 +166,14 @@ impl RingNumerics {
         let wide = || RingError::TooWide { cohort_max };
         let sum_max = u64::from(cohort_max).checked_mul(level_max).ok_or_else(wide)?;
         let ring = Ring::for_sum(sum_max).ok_or_else(wide)?;
-        let mut numerics =
-            Self { settings: settings.clone(), parameters, sent, quantiser, tallies, noise: None, sum_max, ring };
-        if let Some(Shares { noise_multiplier, honest }) = settings.noise {
+        let settings = settings.clone();
+        let (estimate, noise) = (None, None);
+        let mut numerics = Self { settings, parameters, sent, quantiser, tallies, estimate, noise, sum_max, ring };
+        if let Some(Shares { noise_multiplier, honest, count_noise }) = numerics.settings.noise {
+            let norm_squared = numerics.norm_squared_max();
+            numerics.estimate = count_noise
+                .map(|count_noise| Estimate::new(norm_squared, level_max, noise_multiplier, count_noise))
+                .transpose()?;
             let norm_max = libm::sqrt(numerics.norm_squared_max() as f64);
             let noise = ShareNoise::new(noise_multiplier, norm_max, honest, numerics.coordinates())
                 .map_err(|reason| RingError::Noise { honest, reason })?;
@@ -237,14 +184,20 @@ impl RingNumerics {
         Ok(numerics)
     }
 
+    /// Parameters of the model.
+    pub fn parameters(&self) -> usize {
+        self.parameters
+    }
+
     /// The smallest ring that holds every sum.
     pub fn ring(&self) -> Ring {
         self.ring
     }
 
-    /// Coordinates of a vector: the parameters that are sent, then the digits of the tallies.
+    /// Coordinates of a vector: the parameters that are sent, then the digits of the tallies, or the clip bit under noise.
     pub fn coordinates(&self) -> usize {
-        self.sent + self.tallies.iter().map(Tally::digits).sum::<usize>()
+        let beside: usize = self.tallies.iter().map(Tally::digits).sum();
+        self.sent + beside + self.estimate.map_or(0, |estimate| estimate.coordinates())
     }
 
     /// The largest magnitude of a device's coordinate, noise included.
@@ -265,7 +218,7 @@ impl RingNumerics {
     /// The largest squared L2 norm of a vector's coordinates before noise, parameters and tallies together: its sensitivity.
     pub fn norm_squared_max(&self) -> u64 {
         let tallies: u64 = self.tallies.iter().map(Tally::norm_squared_max).sum();
-        self.quantiser.norm_squared_max() + tallies
+        self.quantiser.norm_squared_max() + tallies + self.estimate.map_or(0, |estimate| estimate.norm_squared())
     }
 
     /// A bound on the expected number of coordinates of one update that lie beyond the scale's range and are cut to it: a sub-Gaussian
@@ -312,6 +265,9 @@ impl RingNumerics {
         for (tally, value) in self.tallies.iter().zip(tallied) {
             tally.write(value, &mut coordinates)?;
         }
+        if let Some(estimate) = &self.estimate {
+            estimate.write(within, &mut coordinates);
+        }
         if let Some(noise) = &self.noise {
             noise.add_to(&mut coordinates, words);
         }
@@ -334,8 +290,9 @@ impl RingNumerics {
         });
         let weight_max = i128::from(self.settings.weight_max);
         let weight_sum = tallied.next().unwrap_or(weight_max * devices as i128);
-        let within_clip = tallied.next();
+        let counted = tallied.next().map(|count| count as f64 / devices.max(1) as f64);
         let metrics = tallied.collect();
+        let within_clip = self.estimate.map_or(counted, |estimate| Some(estimate.read(&sum[self.sent..], devices)));
         if weight_sum <= 0 {
             return Err(RingError::NoExamples);
         }

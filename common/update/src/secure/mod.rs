@@ -12,6 +12,7 @@ use starling_spec::task::{DpMode, PrivacyPlan, Weights};
 use starling_wire::{Address, Digest, UpdateReport};
 
 use self::figures::FigureTallies;
+use crate::clipping::ClipStep;
 use crate::residual::Residual;
 use crate::ring::{RingError, RingMean, RingNumerics, RingReport, RingSettings, Shares, Tallies};
 
@@ -42,6 +43,8 @@ pub struct SecureSums {
     figures: Option<FigureTallies>,
     privacy: PrivacyPlan,
     weight_max: u32,
+    /// Where the clipping norm adapts.
+    clipping: Option<ClipStep>,
     plan: Digest,
 }
 
@@ -54,8 +57,8 @@ pub struct Summed {
     pub weight: u64,
     /// The mean over devices of their training losses, each cut at 16; not a number where noise would drown it.
     pub train_loss: f64,
-    /// Devices whose update was within the clipping norm, where that is summed.
-    pub within_clip: Option<u64>,
+    /// The share of devices whose update was within the clipping norm, where that is summed: as noise has it, so it may be below 0 or above 1.
+    pub within_clip: Option<f64>,
     /// How the version that they trained from does on their hold-outs, where they said so.
     pub figures: Option<SummedFigures>,
 }
@@ -70,7 +73,7 @@ impl Summed {
 }
 
 impl SecureSums {
-    /// The secure sums of `plan`, if it asks for them, for a network of `parameters` parameters.
+    /// The secure sums of a round's `plan`, if it asks for them, for a network of `parameters` parameters.
     ///
     /// # Errors
     /// [`RingError`] names the setting that does not fit.
@@ -92,9 +95,11 @@ impl SecureSums {
             subset_per_million: millionths(privacy.asked.subset),
             cohort_max: privacy.cohort_max,
             tallies: noisy.is_none().then_some(Tallies { metrics_max }),
-            noise: noisy
-                .filter(|dp| dp.noise_multiplier > 0.0)
-                .map(|dp| Shares { noise_multiplier: dp.noise_multiplier, honest: privacy.honest_min() }),
+            noise: noisy.filter(|dp| dp.noise_multiplier > 0.0).map(|dp| Shares {
+                noise_multiplier: dp.noise_multiplier,
+                honest: privacy.honest_min(),
+                count_noise: privacy.count_noise(),
+            }),
         };
         let numerics = RingNumerics::new(&settings, parameters)?;
         Ok(Some(Self {
@@ -103,6 +108,7 @@ impl SecureSums {
             figures,
             privacy: privacy.clone(),
             weight_max,
+            clipping: ClipStep::of(plan),
             plan: Digest::of(&plan.to_json()),
         }))
     }
@@ -110,6 +116,11 @@ impl SecureSums {
     /// The numbers.
     pub fn numerics(&self) -> &RingNumerics {
         &self.numerics
+    }
+
+    /// The clipping norm of the round after one with this sum, where it adapts.
+    pub fn next_clip(&self, summed: &Summed) -> Option<f64> {
+        self.clipping.map(|clipping| clipping.next(summed.within_clip))
     }
 
     /// Whether an update leaves out parameters that go into a later one.
@@ -198,7 +209,7 @@ impl SecureSums {
             weight: u64::try_from(weight_sum).unwrap_or(0),
             train_loss: levels / f64::from(LOSS_LEVELS) * LOSS_MAX / (devices.max(1) as f64),
             figures: self.figures.and_then(|tallies| tallies.read(metrics.get(1..)?)),
-            within_clip: within_clip.map(|devices| u64::try_from(devices).unwrap_or(0)),
+            within_clip,
         })
     }
 }

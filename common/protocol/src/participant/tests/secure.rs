@@ -114,3 +114,31 @@ fn a_device_that_is_back_says_again_what_it_said() {
     participant.handle_round_start(&secure_start(1, 1), 50);
     assert_eq!(drain(&mut participant), [Did::Accept(1, 1), Did::Enter(1)]);
 }
+
+#[test]
+fn a_round_has_the_clipping_norm_that_its_plan_allows_or_is_declined() {
+    let adaptive = format!("{SECURE}        adaptive_clip = {{ clip_max = 2.0 }}\n");
+    let plan = run_plan_with(1, &adaptive);
+    let asked =
+        |clip| RoundStart { address: Address { task: plan.task, ..start(1, 1, 0).address }, clip, ..start(1, 1, 0) };
+    let mut participant = Participant::new(Box::new(AllowAll));
+    participant.handle_connected(1);
+    participant.handle_plan(&plan, Some(model(0).digest));
+    for wrong in [None, Some(2.1), Some(0.0), Some(f64::INFINITY)] {
+        participant.handle_round_start(&asked(wrong), 0);
+        assert_eq!(drain(&mut participant), [Did::Decline(1, Decline::PlanNotUnderstood)], "{wrong:?}");
+    }
+    participant.handle_round_start(&asked(Some(1.5)), 0);
+    let clips: Vec<Option<f64>> = std::iter::from_fn(|| participant.poll_action())
+        .filter_map(|action| match action {
+            Action::Secure(SecureOrder::Enter { plan, .. }) => Some(plan.adaptive_clip()),
+            Action::Train(order) => Some(order.plan.adaptive_clip()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(clips, [Some(1.5); 2], "the sum and the training are under the round's norm");
+
+    let mut fixed = connected();
+    fixed.handle_round_start(&RoundStart { clip: Some(1.0), ..start(1, 1, 0) }, 0);
+    assert_eq!(drain(&mut fixed), [Did::Decline(1, Decline::PlanNotUnderstood)], "this plan's norm does not adapt");
+}
