@@ -31,6 +31,7 @@ use crate::event::AdminReply;
 use crate::export;
 use crate::kept::{self, KeptVersion};
 use crate::records;
+use crate::tree;
 use crate::worker::chain;
 
 /// A device that is being forgotten, or would be.
@@ -121,6 +122,9 @@ pub(crate) fn erase(store: &Store, audit: &mut AuditLog, erasure: &Erasure) -> R
         None => devices::record(store, &id)?,
     };
     let strangers_fields = audit.forget(device, record.as_ref().map(|record| &*record.name))?;
+    let mut turns = Batch::new();
+    tree::forget(store, &mut turns, &device)?;
+    store.commit(turns)?;
     let forgotten = store.forget(&id)?;
     let erased_unix_s = now_unix_s();
     let mut runs: Vec<_> = influence.runs.iter().map(|(run, found)| found.stated(*run)).collect();

@@ -34,6 +34,7 @@ mod server;
 mod session;
 mod shelf;
 mod staging;
+mod tree;
 mod worker;
 
 pub use admin::{AdminError, Daemon, ask};

@@ -124,7 +124,7 @@ impl Run {
             plan: loaded.plan.to_json(),
             bundle: loaded.bundle.to_vec(),
         };
-        let mut machine = RunMachine::new(settings, progress);
+        let mut machine = RunMachine::new(settings, progress).with_turns(BTreeMap::clone(&loaded.turns));
         if let Some(budget) = &loaded.budget {
             machine.limit_rounds(budget.rounds_left);
             self.balance = Some(budget.balance.clone());

@@ -25,8 +25,9 @@ use crate::event::{Event, Staged};
 use crate::export;
 use crate::ledger::{self, Ledger};
 use crate::publish::{self, Publication, PublishError};
-use crate::records::{self, AnswerRecord, ReleaseRecord, RoundRecord, RunRecord};
+use crate::records::{self, AnswerRecord, ReleaseRecord, RoundRecord, RunRecord, RunState};
 use crate::shelf::Shelf;
+use crate::tree::{self, Tree};
 
 mod job;
 mod models;
@@ -111,6 +112,8 @@ struct Model {
     version: Version,
     /// Where its plan promises noise.
     ledger: Option<Ledger>,
+    /// Where its noise has a memory.
+    tree: Option<Tree>,
     fold: Option<Fold>,
     /// The attempt under way, where updates are summed under masks.
     summing: Option<summing::Summing>,
@@ -199,7 +202,11 @@ impl State {
                 Some(Event::Committed(address.run, committed.map(Box::new)))
             }
             Job::Note(record, round) => {
-                if let Err(error) = self.write(Batch::new(), &record, round.as_deref(), false) {
+                let mut batch = Batch::new();
+                if record.state != RunState::Running {
+                    tree::end(&mut batch, record.run);
+                }
+                if let Err(error) = self.write(batch, &record, round.as_deref(), false) {
                     tracing::error!(run = record.run.0, error = chain(&*error), "a record could not be written");
                 }
                 None
@@ -375,6 +382,7 @@ impl State {
         let mut batch = Batch::new();
         let named = records::remove(&self.store, &mut batch, record)?;
         ledger::remove(&mut batch, record.run);
+        tree::remove(&self.store, &mut batch, record.run)?;
         let key = bundles::of_run(record.run);
         let bundle = bundles::load(&self.store, &key)?;
         bundles::put(&self.store, &mut batch, &key, &[])?;

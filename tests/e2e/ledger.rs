@@ -97,6 +97,36 @@ fn inv5_after_an_older_backup_the_ledger_shows_no_less_than_was_released() {
     assert!(number(&restored["privacy"], "rounds_assumed") > 0, "{restored:#}");
 }
 
+#[test]
+fn noise_with_a_memory_and_turns_survive_kill_9_until_every_device_has_had_its_turns() {
+    const DEVICES: u32 = 3;
+    let mut fleet = world::fleet(63, DEVICES);
+    fleet.start_aggregator();
+    (0..DEVICES).for_each(|index| fleet.start_device(index));
+    let noise = "mode = \"central\", clip = 0.01, noise_multiplier = 4.0, delta = 1e-3, \
+                 mechanism = { tree = { participations_max = 2, separation_min = 2 } }";
+    let more = format!("fraction = 0.34\nquorum = 1.0\n[privacy]\nweights = \"uniform\"\ndp = {{ {noise} }}\n");
+    let run = fleet.start_run(&world::task(DEVICES, 1_000, 1, &more), 63);
+    for seen in [1, 3] {
+        fleet.wait_rounds(run, seen);
+        fleet.aggregator().kill();
+        fleet.start_aggregator();
+    }
+    let over = |status: &Value| (status["state"] == "finished").then(|| status.clone());
+    let last = fleet.wait_status(run, "a run whose devices have had their turns", over);
+    world::assert_rounds_sound(&last);
+    let turns: u64 = rounds(&last).iter().map(|round| number(round, "contributors")).sum();
+    assert!(
+        (5..=6).contains(&turns),
+        "three devices have two turns each, and one may be too close to its first: {last:#}"
+    );
+    for index in 0..DEVICES {
+        let ledger = crate::policy::privacy("ledger", &fleet, index);
+        assert!((1..=2).contains(&number(&ledger["runs"][0], "rounds")), "{ledger:#}");
+    }
+    assert_eq!(number(&last["privacy"], "rounds_charged"), rounds(&last).len() as u64, "{last:#}");
+}
+
 fn run_starling(arguments: &[&str]) -> (bool, String, String) {
     let (status, out, err) = run("starling", Path::new(env!("CARGO_BIN_EXE_starling")), arguments, PATIENCE);
     (status.success(), out, err)

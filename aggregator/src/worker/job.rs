@@ -1,12 +1,13 @@
 //! What the worker is told to do, and what it tells of a run.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use starling_audit::{Entry, Who};
 use starling_daemon::keeping::KeepRequest;
-use starling_protocol::run::Stage;
+use starling_protocol::run::{Stage, Turn};
 use starling_spec::{TaskFile, TaskPlan};
 use starling_update::{Numerics, RoundNumbers};
 use starling_wire::{Address, BlobHeader, DeviceId, Digest, ModelRef, RunId, SecureMail, WantReceipt};
@@ -31,6 +32,8 @@ pub(crate) struct Loaded {
     pub(crate) reference: ModelRef,
     /// Tensors of the network's manifest.
     pub(crate) tensors: usize,
+    /// What devices had had of their turns when it was loaded, where those are limited.
+    pub(crate) turns: Arc<BTreeMap<DeviceId, Turn>>,
     /// The first attempt of each round: see [`attempt_first`].
     pub(crate) attempt_first: u16,
     /// What publishers signed of the plan; empty where nobody did.

@@ -1,5 +1,6 @@
 //! A run's model in the worker's memory: loaded from what is stored, and one version further with each commit.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use crate::export;
 use crate::kept::{self, KeptVersion};
 use crate::ledger::Ledger;
 use crate::records::{self, RoundRecord, RunRecord};
+use crate::tree::{self, Tree};
 
 impl State {
     pub(super) fn load(
@@ -51,7 +53,6 @@ impl State {
         }
         let manifest = plan.manifest()?;
         let count = manifest.len();
-        check_restartable(&plan)?;
         record.clip = record.clip.or(plan.adaptive_clip());
         let numbers = RoundNumbers::of(&plan, record.clip, cohort_max(&task.federation))?;
         let master = match (&weights, record.master_blob.is_empty()) {
@@ -65,6 +66,8 @@ impl State {
         let version = Version::publish(record.version, master, plan.update.down)?;
         let mut batch = Batch::new();
         let ledger = Ledger::open(&self.store, &mut batch, record.run, &plan)?;
+        let tree = Tree::open(&self.store, &mut batch, record.run, &plan)?;
+        let turns = Arc::new(if tree.is_some() { tree::turns(&self.store, record.run)? } else { BTreeMap::new() });
         if record.master_blob.is_empty() {
             self.store_version(&mut record, &version)?;
             if let Some(who) = starter {
@@ -88,14 +91,25 @@ impl State {
         let reference = version.reference();
         let attempt_first = attempt_first(self.store.era()?);
         let tensors = manifest.tensors.len();
-        let loaded =
-            Loaded { record, plan, task: Arc::new(task), numbers, reference, tensors, attempt_first, bundle, budget };
+        let loaded = Loaded {
+            record,
+            plan,
+            task: Arc::new(task),
+            numbers,
+            reference,
+            tensors,
+            turns,
+            attempt_first,
+            bundle,
+            budget,
+        };
         let whole = (reference.codec, reference.digest, version.encoded().clone());
         self.shelf.put(loaded.record.run, whole, None, &loaded.record.tags);
         let model = Model {
             loaded: loaded.clone(),
             version,
             ledger,
+            tree,
             fold: None,
             summing: None,
             loss_sum: 0.0,
@@ -165,7 +179,18 @@ impl State {
         let RoundNumbers { noisy, secure, .. } = &model.loaded.numbers;
         round.clip = model.loaded.record.clip;
         let next_clip = match (fold, noisy, summed.zip(secure.as_ref())) {
-            (Some(fold), Some(noisy), _) => noisy.apply(fold, round.round, rate, |_| entropy::words(), &mut master),
+            (Some(fold), Some(noisy), _) => {
+                if let Some(tree) = &model.tree {
+                    tree.take_turns(&self.store, &mut batch, round.round, fold.contributors())?;
+                }
+                let words = |node| -> Box<dyn FnMut() -> u64> {
+                    match &model.tree {
+                        Some(tree) => Box::new(tree.words(node)),
+                        None => Box::new(entropy::words()),
+                    }
+                };
+                noisy.apply(fold, round.round, rate, words, &mut master)
+            }
             (Some(fold), None, _) => {
                 fold.apply_step(rate, &mut master);
                 None
@@ -234,17 +259,6 @@ impl State {
         before.note_figures(&figures);
         records::put_round(batch, address.run, &before)?;
         Ok(Some(before))
-    }
-}
-
-/// Noise with a memory is for simulations: a daemon would have to bring it, and who has had a turn, back after a restart.
-fn check_restartable(plan: &TaskPlan) -> Result<(), &'static str> {
-    let dp = plan.privacy.as_ref().and_then(|privacy| privacy.asked.dp.as_ref());
-    match dp {
-        Some(dp) if !dp.mechanism.is_independent() => {
-            Err("privacy.dp.mechanism = \"tree\" can be simulated only: use \"independent\"")
-        }
-        _ => Ok(()),
     }
 }
 

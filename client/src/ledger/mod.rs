@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use starling_daemon::now_unix_s;
 use starling_privacy::Past;
+use starling_protocol::run::Turns;
 use starling_spec::{DpMode, TaskPlan};
 use starling_store::{Batch, Store, StoreError};
 use starling_wire::{Address, Digest, PolicyRule, RoundStart, RunId, TaskId};
@@ -145,7 +146,7 @@ impl Ledger {
     pub(crate) fn allows(&self, plan: &TaskPlan, start: &RoundStart) -> Result<(), PolicyRule> {
         let books = self.lock();
         let after = self.after(&books, plan, &start.address, start.base.digest);
-        self.check(&books, &start.address, &after)
+        self.check(&books, plan, &start.address, &after)
     }
 
     /// Writes down, durably, that an update of this round may leave. Blocks.
@@ -155,7 +156,7 @@ impl Ledger {
     pub(crate) fn spend(&self, plan: &TaskPlan, address: &Address, base: Digest) -> Result<(), PolicyRule> {
         let mut books = self.lock();
         let after = self.after(&books, plan, address, base);
-        self.check(&books, address, &after)?;
+        self.check(&books, plan, address, &after)?;
         let key = (address.task, address.run);
         self.write(&mut books, key, after).map_err(|error| {
             tracing::error!(%address, error = with_causes(&error), "what an update spends could not be written down: it does not leave");
@@ -201,8 +202,11 @@ impl Ledger {
         u32::try_from(rounds.len()).unwrap_or(u32::MAX)
     }
 
-    fn check(&self, books: &Books, address: &Address, after: &Spent) -> Result<(), PolicyRule> {
+    fn check(&self, books: &Books, plan: &TaskPlan, address: &Address, after: &Spent) -> Result<(), PolicyRule> {
         let budget = &self.budget;
+        if !has_turn(plan, books.runs.get(&(address.task, address.run)), after) {
+            return Err(PolicyRule::Turns);
+        }
         if budget.per_run.is_none() && budget.lifetime.is_none() {
             return Ok(());
         }
@@ -290,11 +294,24 @@ impl Head {
     }
 }
 
+/// Whether a device with the record `before` may have the one `after`: where a plan limits turns, its noise is priced by them, and the device
+/// keeps to that by itself.
+fn has_turn(plan: &TaskPlan, before: Option<&Spent>, after: &Spent) -> bool {
+    let Some(limit) = Turns::of(plan) else { return true };
+    let (count, last) = before.map_or((0, None), |spent| (spent.rounds, spent.last));
+    let round = after.last.map_or(0, |(round, _)| round);
+    let again = after.rounds == count;
+    let apart = last.is_none_or(|(last, _)| round.saturating_sub(last) >= limit.separation_min);
+    again || after.rounds <= limit.participations_max && apart
+}
+
 impl Spent {
     fn past(&self, budget: &Budget) -> Past {
         match &self.noise {
             _ if self.rounds == 0 => Past::NOTHING,
-            Some(noise) if budget.counts(noise) => noise.past(self.rounds, self.last.map_or(0, |last| last.0)),
+            Some(noise) if budget.counts(noise) => {
+                noise.past(self.rounds, self.last.map_or(0, |last| last.0), self.assumed == 0)
+            }
             _ => Past::UNBOUNDED,
         }
     }

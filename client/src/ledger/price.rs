@@ -26,13 +26,15 @@ impl Noise {
         Some(Self { mode, mechanism, multiplier, rounds: privacy.rounds })
     }
 
-    /// What `count` rounds with an update of this device cost, the latest of them being `round`.
-    pub(super) fn past(&self, count: u32, round: u32) -> Past {
+    /// What `count` rounds with an update of this device cost, the latest of them being `round`. `is_known` says that the device was asked for
+    /// each of them, and so kept the plan's distance between them.
+    pub(super) fn past(&self, count: u32, round: u32, is_known: bool) -> Past {
         let (mechanism, rounds) = match self.mechanism {
             // What this device did counts, not what the plan says that devices do.
-            DpMechanism::Tree { .. } => {
+            DpMechanism::Tree { separation_min, .. } => {
                 let rounds = self.rounds.max(round).max(count);
-                (Mechanism::Tree { participations_max: count, separation_min: 1 }, rounds)
+                let separation_min = if is_known { separation_min } else { 1 };
+                (Mechanism::Tree { participations_max: count, separation_min }, rounds)
             }
             _ => (Mechanism::Independent, count),
         };

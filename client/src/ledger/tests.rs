@@ -229,3 +229,24 @@ fn inv6_runs_without_end_keep_their_sum_and_not_their_records() {
     assert!((books.head.folded - 1.0 / 16.0).abs() < 1e-12);
     assert!(books.total(&BUDGET) > before);
 }
+
+#[test]
+fn inv13_turns_that_the_price_rests_on_are_kept_by_the_device_itself() {
+    let device = Device::new();
+    let tree = "mode = \"central\", noise_multiplier = 4.0, mechanism = { tree = { participations_max = 2, separation_min = 3 } }";
+    let plan = starling_testkit::plan::small(&format!(
+        "[update]\nvalue_max = 64.0\n[federation]\ndevices = 9\n[privacy]\nweights = \"uniform\"\ndp = {{ {tree}, clip = 1.0, delta = 0.5 }}"
+    ));
+    let spend = |round| device.spend(BUDGET, &plan, 1, round);
+    assert_eq!(spend(4), Ok(()));
+    assert_eq!(spend(4), Ok(()), "the same again is the same turn");
+    assert_eq!(device.ledger(BUDGET).allows(&plan, &start(1, 6)), Err(PolicyRule::Turns), "too close");
+    assert_eq!((spend(6), spend(3)), (Err(PolicyRule::Turns), Err(PolicyRule::Turns)));
+    let budget = Budget { trust_aggregator_noise: true, ..BUDGET };
+    let one = device.ledger(budget).status().epsilon_spent.expect("noise bounds it");
+    assert_eq!(spend(7), Ok(()));
+    assert_eq!(spend(10), Err(PolicyRule::Turns), "too many");
+    assert_eq!(device.rounds(1).0, 2);
+    let two = device.ledger(budget).status().epsilon_spent.expect("noise bounds it");
+    assert!(two > one, "{two} after {one}");
+}

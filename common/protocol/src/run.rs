@@ -40,7 +40,7 @@ pub use crate::cohort::Coins;
 pub use action::{Action, Expelled, Finish};
 pub use answers::{Answer, HeldOut, Ranges};
 pub use secure::Stage;
-pub use settings::{Progress, RunSettings, Turns};
+pub use settings::{Progress, RunSettings, Turn, Turns};
 
 use answers::Answers;
 use secure::Summing;
@@ -108,8 +108,8 @@ pub struct RunMachine {
     budget_rounds: Option<u32>,
     phase: Phase,
     actions: VecDeque<Action>,
-    /// How many committed rounds each device is in, and the last of them, where turns are limited.
-    turns: BTreeMap<DeviceId, (u32, u32)>,
+    /// What devices have had of their turns, where those are limited.
+    turns: BTreeMap<DeviceId, Turn>,
 }
 
 impl RunMachine {
@@ -127,6 +127,12 @@ impl RunMachine {
             actions: VecDeque::new(),
             turns: BTreeMap::new(),
         }
+    }
+
+    /// The same, for a run in whose committed rounds devices have had these turns.
+    #[must_use]
+    pub fn with_turns(self, turns: BTreeMap<DeviceId, Turn>) -> Self {
+        Self { turns, ..self }
     }
 
     // Getters.

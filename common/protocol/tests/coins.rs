@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use starling_protocol::run::{Action, Coins, Finish, Progress, RunMachine, RunSettings, Turns};
+use starling_protocol::run::{Action, Coins, Finish, Progress, RunMachine, RunSettings, Turn, Turns};
 use starling_spec::{FederationSection, Participation};
 use starling_wire::{DeviceId, Refusal, RunId, TaskId};
 
@@ -122,4 +122,32 @@ fn turns_are_neither_too_many_nor_too_close() {
         let mine: Vec<usize> = (0..rounds.len()).filter(|round| rounds[*round].contains(&device)).collect();
         assert!(mine.len() <= 3 && mine.windows(2).all(|pair| pair[1] - pair[0] >= 5), "{mine:?}");
     }
+}
+
+#[test]
+fn a_run_goes_on_with_the_turns_that_were_had_and_waits_for_devices_that_have_some_left() {
+    let turns = Turns { participations_max: 2, separation_min: 1 };
+    let federation = FederationSection { devices: Some(4), devices_min: 2, ..FederationSection::default() };
+    let settings = RunSettings {
+        task: TaskId([1; 16]),
+        run: RunId(1),
+        seed: 7,
+        coins: Coins::Simulated(1),
+        turns: Some(turns),
+        federation,
+        tensors: 2,
+        secure_cohort: None,
+    };
+    let devices: Vec<DeviceId> = everybody().take(4).collect();
+    let had = devices[..2].iter().map(|device| (*device, Turn { count: 2, last: 9 })).collect();
+    let progress = Progress { rounds_committed: 9, ..Progress::default() };
+    let mut run = RunMachine::new(settings, progress).with_turns(had);
+    run.handle_all_available(0, devices[..2].iter().copied());
+    assert!(run.poll_action().is_none(), "neither has a turn left");
+    assert!(run.poll_timeout_ms(0).is_none(), "and time alone changes nothing");
+    run.handle_available(1, devices[2]);
+    let asked: Vec<DeviceId> = std::iter::from_fn(|| run.poll_action())
+        .filter_map(|action| if let Action::Start { device, .. } = action { Some(device) } else { None })
+        .collect();
+    assert_eq!(asked, [devices[2]], "one that has both left");
 }

@@ -1,4 +1,4 @@
-//! The generator of masks: AES-256 in counter mode (NIST SP 800-38A), the counter starting at 0.
+//! The generator of masks, and of noise that has to come again: AES-256 in counter mode (NIST SP 800-38A), the counter starting at 0.
 //!
 //! A key is never used for two streams, so the counter needs no nonce. The full 256 bits of the key enter. The `aes` crate uses the
 //! processor's instructions where it has them, and a bit-sliced form that is constant-time too where it has not.
@@ -8,15 +8,16 @@ use ctr::Ctr64BE;
 use ctr::cipher::{KeyIvInit, StreamCipher};
 
 /// A stream of pseudo-random bytes under a key of 32 bytes. The key schedule is wiped on drop.
-pub(crate) struct Keystream(Ctr64BE<Aes256>);
+pub struct Keystream(Ctr64BE<Aes256>);
 
 impl Keystream {
-    pub(crate) fn new(key: &[u8; 32]) -> Self {
+    /// The stream of `key`, which is for this one stream alone.
+    pub fn new(key: &[u8; 32]) -> Self {
         Self(Ctr64BE::new(key.into(), &[0; 16].into()))
     }
 
     /// The next bytes of the stream.
-    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
+    pub fn fill(&mut self, bytes: &mut [u8]) {
         bytes.fill(0);
         self.0.apply_keystream(bytes);
     }

@@ -113,6 +113,7 @@ pub use device::{Device, Guard, Restored, Unsent};
 pub use graph::{Adversary, Assumptions, Topology, TopologyError, published_parameters};
 pub use identity::{Fleet, IdentityKey, Signature, Verdict};
 pub use keys::Entropy;
+pub use keystream::Keystream;
 pub use message::Kind;
 pub use refused::Refused;
 pub use setup::{Policy, Setup};

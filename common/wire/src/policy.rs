@@ -32,6 +32,8 @@ reasons! {
     BytesPerDay = 310, "the round would move more bytes than the device's owner allows in a day";
     /// The privacy ledger.
     Ledger = 311, "the device cannot write down what the round would spend; its log says more";
+    /// The plan's limit on turns.
+    Turns = 312, "the device has been in as many of the run's rounds, or in one so shortly before, as the plan's noise allows";
 }
 
 impl fmt::Display for PolicyRule {

@@ -13,7 +13,19 @@ use crate::cohort::{Cohort, draw, toss};
 impl RunMachine {
     pub(super) fn enough_devices(&self) -> bool {
         let least = self.settings.secure_cohort.map_or(1, |(cohort_min, _)| cohort_min);
-        self.available.len() >= least.max(self.settings.federation.devices_min as usize)
+        let least = least.max(self.settings.federation.devices_min as usize);
+        self.available.len() >= least && (self.is_everybody_there() || self.ready().next().is_some())
+    }
+
+    /// The devices that are there and may be in the next round.
+    fn ready(&self) -> impl Iterator<Item = DeviceId> {
+        let round = self.rounds_committed + 1;
+        self.available.iter().copied().filter(move |device| self.may_take_a_turn(*device, round))
+    }
+
+    /// Whether no further device could come, as far as the task says how many there are.
+    fn is_everybody_there(&self) -> bool {
+        self.settings.federation.devices.is_some_and(|devices| self.available.len() >= devices as usize)
     }
 
     pub(super) fn kind(&self) -> RoundKind {
@@ -88,10 +100,9 @@ impl RunMachine {
         let room = self.settings.secure_cohort.map_or(usize::MAX, |(_, cohort_max)| cohort_max);
         let cohort_max = room.min(self.cohort_max() as usize);
         let round = self.rounds_committed + 1;
-        let ready: BTreeSet<DeviceId> =
-            self.available.iter().copied().filter(|device| self.may_take_a_turn(*device, round)).collect();
+        let ready: BTreeSet<DeviceId> = self.ready().collect();
         if ready.is_empty() && self.settings.turns.is_some() {
-            // Nobody has a turn left, and none comes back without another round.
+            // Everybody is there, nobody has a turn left, and none comes back without another round.
             return self.finish(Finish::Rounds);
         }
         let (devices, goal, quorum) = if federation.participation == Participation::Poisson {
@@ -121,12 +132,8 @@ impl RunMachine {
 
     /// Whether `device` may be in `round`, as far as its turns are limited.
     fn may_take_a_turn(&self, device: DeviceId, round: u32) -> bool {
-        match (&self.settings.turns, self.turns.get(&device)) {
-            (Some(limit), Some((count, last))) => {
-                *count < limit.participations_max && round.saturating_sub(*last) >= limit.separation_min
-            }
-            _ => true,
-        }
+        let turn = self.turns.get(&device).copied().unwrap_or_default();
+        self.settings.turns.is_none_or(|limit| limit.allow(turn, round))
     }
 
     /// Notes who has had a turn in the round that is committed.
@@ -134,8 +141,8 @@ impl RunMachine {
         if self.settings.turns.is_some() {
             let round = self.rounds_committed + 1;
             for device in contributors {
-                let (count, last) = self.turns.entry(*device).or_default();
-                (*count, *last) = (*count + 1, round);
+                let turn = self.turns.entry(*device).or_default();
+                *turn = turn.then(round);
             }
         }
     }

@@ -45,6 +45,29 @@ impl Turns {
             _ => None,
         }
     }
+
+    /// Whether a device that has had `turn` may be in `round`.
+    pub fn allow(&self, turn: Turn, round: u32) -> bool {
+        let first = turn.count == 0;
+        first || turn.count < self.participations_max && round.saturating_sub(turn.last) >= self.separation_min
+    }
+}
+
+/// What one device has had of its turns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Committed rounds that it is in.
+    pub count: u32,
+    /// The last of them.
+    pub last: u32,
+}
+
+impl Turn {
+    /// With one more, in `round`.
+    #[must_use]
+    pub fn then(self, round: u32) -> Self {
+        Self { count: self.count.saturating_add(1), last: round }
+    }
 }
 
 /// Where a run stands when its machine is built: after a restart, from durable records.
