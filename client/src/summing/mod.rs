@@ -223,6 +223,11 @@ impl Keeper {
         cohort_min: u16,
     ) -> Result<SecureMail, Left> {
         let address = start.address;
+        let (got, wanted) = (start.weight_max, plan.update.weight_max);
+        if got != wanted {
+            // With caps of its own for each device the aggregator would choose whose update the mean is.
+            return Err(Refused::InflatedWeight { got, wanted }.into());
+        }
         let count = parameters(&plan).ok_or(Left::Plan)?;
         let sums = SecureSums::of(&plan, count).ok().flatten().ok_or(Left::Plan)?;
         let setup = sums.setup(address, start.base.digest);
@@ -244,9 +249,9 @@ impl Keeper {
                 (Said::Here(Box::new(part)), unsent.persisted())
             }
             // Begun before: by this process, asked again after a mere reconnection, or by one that is gone.
-            Err(Refused::ReplayedRound { .. }) => {
+            Err(replayed @ Refused::ReplayedRound { .. }) => {
                 let before = self.journal.restored(&setup)?;
-                let message = before.advertisement().ok_or(Refused::Burned)?.to_vec();
+                let message = before.advertisement().ok_or(replayed)?.to_vec();
                 let mail = SecureMail { address, message: message.clone(), chain: chain() };
                 match self.rounds.get_mut(&address.run) {
                     Some(round) if round.start.address == address => return Ok(mail),

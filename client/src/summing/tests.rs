@@ -108,7 +108,8 @@ impl Device {
 
     fn enter(&mut self, attempt: u16) -> Result<SecureMail, Refusal> {
         let credentials = Box::new(self.credentials.clone());
-        let order = Order::Enter { plan: Arc::clone(&self.plan), start: start(attempt), credentials, cohort_min: 0 };
+        let start = RoundStart { weight_max: self.plan.update.weight_max, ..start(attempt) };
+        let order = Order::Enter { plan: Arc::clone(&self.plan), start, credentials, cohort_min: 0 };
         self.carry_out(order).map(|mail| mail.expect("keys"))
     }
 
@@ -300,7 +301,7 @@ fn an_attempt_before_the_latest_is_never_entered_again() {
     let pki = Pki::new(1);
     let mut device = Device::new(&pki, 0);
     device.enter(2).expect("it enters");
-    assert_eq!(device.enter(1), Err(Refusal::SecureBurned), "nothing was said in it, and nothing will be");
+    assert_eq!(device.enter(1), Err(Refusal::SecureReplayedRound), "nothing was said in it, and nothing will be");
     device.enter(3).expect("a later one");
 }
 
@@ -324,7 +325,7 @@ fn leaving_keeps_that_the_attempt_was_begun_and_drops_what_was_said() {
     let device = &mut devices[0];
     assert_eq!(device.keeper.carry_out(Order::Leave(start(1).address)).len(), 0);
     assert!(device.keeper.journal.restored(&setup()).expect("a journal").advertisement().is_none());
-    assert_eq!(device.enter(1), Err(Refusal::SecureBurned));
+    assert_eq!(device.enter(1), Err(Refusal::SecureReplayedRound));
 }
 
 #[test]

@@ -98,9 +98,9 @@ pub enum Refused {
         bound: u64,
     },
     /// The weight is beyond the owner's or the plan's cap.
-    #[error("the setup counts a device as {got} examples at most, where the plan says {wanted}")]
+    #[error("a device is to count as {got} examples at most, where the plan says {wanted}")]
     InflatedWeight {
-        /// The setup's.
+        /// The setup's, or the round's.
         got: u32,
         /// The plan's.
         wanted: u32,
