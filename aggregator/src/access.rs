@@ -91,7 +91,7 @@ access! {
         AuditSign      "audit-checkpoint"   Anywhere  [Operator Auditor]              AdminRequest::Audit { ask: AuditAsk::Checkpoint { .. } } => "have the log sign all there is";
         AuditReceipt   "audit-receipt"      Anywhere  [Operator Auditor]              AdminRequest::Audit { ask: AuditAsk::Receipt { .. } } => "prove that an update is in the log";
         AuditPersonal  "audit-personal"     Anywhere  [Operator]                      AdminRequest::Audit { ask: AuditAsk::Personal } => "read the names behind the log's commitments";
-        AuditCosign    "audit-cosign"       Anywhere  [Operator]                      AdminRequest::Audit { ask: AuditAsk::Cosign { .. } } => "keep a witness's signature";
+        AuditCosign    "audit-cosign"       Anywhere  [Operator Auditor]              AdminRequest::Audit { ask: AuditAsk::Cosign { .. } } => "keep a witness's signature";
         BackupCreate   "backup-create"      Here      [Operator]                      AdminRequest::Keep { request: KeepRequest::Backup { .. } } => "back the state up";
         KeyEscrow      "key-escrow"         Here      [Operator]                      AdminRequest::Keep { request: KeepRequest::Escrow { .. } } => "copy the keys for the recovery key";
     }

@@ -109,7 +109,8 @@ impl Session {
 
     /// The next certificate, over the connection that the one before vouches for; rounds go on meanwhile.
     async fn renew(&self, request: RenewRequest) -> ToClient {
-        let proven = starling_certs::request::is_proven_renewal(&self.link.channel(), self.device, &request);
+        let channel = self.link.channel();
+        let proven = starling_certs::request::is_proven_renewal(&channel, self.device, &request).then_some(channel);
         let identity = (self.device, self.link.peer().name.as_str());
         let shown = self.link.peer_leaf().key;
         match self.context.registrar.renew(identity, self.link.remote_addr(), shown, request, proven).await {

@@ -161,6 +161,7 @@ pub async fn run(
         trust,
         socket: None,
         device: identity.id,
+        aggregator: DeviceId([0; 16]),
         tasks,
         summing: Summing::new(Arc::clone(shelf.store()), identity.id, owner.ledger(), worker.reports()),
         owner,
@@ -189,6 +190,8 @@ pub async fn run(
 pub(crate) struct Agent {
     participant: Participant,
     pub(crate) device: DeviceId,
+    /// Who was at the other end of the last connection; zeros, which nobody is, before the first.
+    aggregator: DeviceId,
     tasks: Vec<String>,
     worker: Worker,
     summing: Summing,

@@ -223,6 +223,9 @@ impl ClientConfig {
 mod tests {
     use super::*;
 
+    /// The key of a log whose seed is 32 zeros.
+    const LOG_KEY: &str = "secure_aggregation = true\nroster_witness = [\"starling-audit/7+63243f96+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop\"]";
+
     const SAMPLE: &str = include_str!("../starling-client.sample.toml");
 
     #[test]
@@ -253,6 +256,12 @@ mod tests {
         for (rules, named) in [
             ("cohort_min = 50", "policy.cohort_min: a cohort hides nothing"),
             ("secure_aggregation = true\ncohort_min = 1", "policy.cohort_min = 1"),
+            ("roster_witness = [\"w+0+0\"]", "policy.roster_witness: witnesses of a cohort protect nothing"),
+            (
+                "secure_aggregation = true\nroster_witness = [\"mine\"]",
+                "policy.roster_witness[0]: the key is not written as",
+            ),
+            (LOG_KEY, "policy.roster_witness[0]: this is a log's own key"),
             ("epsilon_lifetime = 0.0", "policy.epsilon_lifetime = 0"),
             ("epsilon_per_run = inf", "policy.epsilon_per_run = inf"),
             ("delta = 1.0", "policy.delta = 1"),

@@ -102,18 +102,8 @@ impl Arrived {
     /// Checks it and writes it down. Blocks on the disk. Returns the records of the log under it.
     pub(crate) fn keep(self) -> Result<u64, ReceiptsError> {
         let path = self.state_dir.join(FILE);
-        let last = read(&path)?.pop();
         let key: VerifierKey = self.receipt.key.parse()?;
-        let expected = format!("starling-audit/{}", self.aggregator);
-        if key.name() != expected {
-            return Err(ReceiptsError::OtherLog { found: key.name().to_owned(), expected });
-        }
-        // A device that was moved to another aggregator begins anew with that one's log.
-        let last = last.filter(|last| last.key.split('+').next() == Some(key.name()));
-        let known = self.pinned.or_else(|| last.as_ref().map(|last| last.key.clone()));
-        if let Some(known) = known.filter(|known| *known != self.receipt.key) {
-            return Err(ReceiptsError::OtherKey { found: self.receipt.key, known });
-        }
+        let last = check_log(&key, &self.receipt.key, self.aggregator, self.pinned, &self.state_dir)?;
         let held = last.and_then(|last| Note::parse(&last.checkpoint).ok()?.text().parse::<Checkpoint>().ok());
         let (_, checkpoint) = check(&self.receipt, &self.wanted, &key, held.as_ref())?;
         let kept = Kept {
@@ -127,6 +117,28 @@ impl Arrived {
         };
         append(&path, &kept)?;
         Ok(checkpoint.size)
+    }
+}
+
+/// Checks that `key`, which is written as `text`, is the one of the aggregator's log: the one in the configuration, else that of the receipts that are
+/// there; the first one that is seen is believed. Returns the last receipt of this log.
+pub(crate) fn check_log(
+    key: &VerifierKey,
+    text: &str,
+    aggregator: DeviceId,
+    pinned: Option<String>,
+    state_dir: &Path,
+) -> Result<Option<Kept>, ReceiptsError> {
+    let expected = format!("starling-audit/{aggregator}");
+    if key.name() != expected {
+        return Err(ReceiptsError::OtherLog { found: key.name().to_owned(), expected });
+    }
+    // A device that was moved to another aggregator begins anew with that one's log.
+    let last = read(&state_dir.join(FILE))?.pop();
+    let last = last.filter(|last| last.key.split('+').next() == Some(key.name()));
+    match pinned.or_else(|| last.as_ref().map(|last| last.key.clone())) {
+        Some(known) if known != text => Err(ReceiptsError::OtherKey { found: text.to_owned(), known }),
+        _ => Ok(last),
     }
 }
 

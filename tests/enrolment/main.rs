@@ -14,3 +14,4 @@ mod scanner;
 mod scene;
 mod tags;
 mod wipe;
+mod witness;

@@ -4,7 +4,7 @@ use starling_testkit::fleet::{PATIENCE, number, rounds};
 use starling_testkit::until;
 use starling_wire::Refusal;
 
-use crate::scene::{Scene, id};
+use crate::scene::{Scene, id, text};
 
 fn certificate(scene: &Scene, name: &str) -> String {
     std::fs::read_to_string(scene.path(name).join("certificate.pem")).unwrap_or_default()
@@ -36,6 +36,11 @@ fn certificates_of_all_are_rotated_every_few_seconds_and_no_round_is_lost() {
         assert_eq!(connections, 1, "one connection lives through all of it: {}", client.transcript());
         assert_eq!(id(&scene.device(name).expect("listed")), *before, "the identity survives its keys");
     }
+    // However often keys change, a witness that reads the log counts two devices.
+    let witness = scene.path("witness.key");
+    let counted = scene.ask(&["audit", "cosign", "--key", text(&witness), "--devices-max", "2"]);
+    assert_eq!(number(&counted, "devices"), 2, "{counted}");
+    assert!(number(&counted, "renewed_new") >= 6, "three renewals of each: {counted}");
     // A copy of the first key is worth nothing once later ones were seen, and the fleet comes back after a restart.
     scene.aggregator.as_mut().expect("it runs").terminate();
     scene.aggregator.as_mut().expect("it ran").wait_exit(PATIENCE);

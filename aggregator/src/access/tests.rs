@@ -72,8 +72,9 @@ fn each_role_is_what_its_name_says() {
         "audit-records",
         "audit-checkpoint",
         "audit-receipt",
+        "audit-cosign",
     ];
-    assert_eq!(permitted(&holder(Role::Auditor)), reads, "reads, and changes nothing");
+    assert_eq!(permitted(&holder(Role::Auditor)), reads, "reads, and vouches for what it has read; changes nothing");
     let machine = permitted(&Caller::local_to(1000, 1000));
     let remote = permitted(&holder(Role::Operator));
     let only_here: Vec<_> = machine.iter().filter(|word| !remote.contains(word)).collect();

@@ -154,6 +154,8 @@ impl AuditLog {
         {
             *note = stored.clone();
         }
+        let by = (key.name().to_owned(), key.id());
+        self.cosigned.take(by, checkpoint.clone(), stored.clone());
         Ok(json!({ "size": checkpoint.size, "signers": stored.signers().collect::<Vec<_>>() }))
     }
 

@@ -12,6 +12,7 @@
 //! | `audit-segments` | index | [`storage::Segment`]: the blob of 1,024 lines, and their root |
 //! | `audit-checkpoints` | size | a signed checkpoint, with its co-signatures |
 //! | `audit-rounds` | run/round | [`storage::Span`]: where a round's records are |
+//! | `audit-enrolments`, in the compartment of the device | digest of a key | [`rolls::Enrolled`]: the record that says that the device has this key |
 //! | `audit-personal`, in the compartment of the device, or in that of all strangers | number | salt and value behind a commitment |
 //!
 //! It lives on the worker's thread, for which it blocks on the disk. Everything goes through the store, so what the store does for
@@ -25,6 +26,7 @@ pub(crate) mod key;
 mod personal;
 mod recorder;
 mod repeats;
+mod rolls;
 mod storage;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -44,6 +46,8 @@ pub(crate) use answer::AuditAsk;
 pub use key::public_file;
 pub(crate) use recorder::Recorder;
 use repeats::Repeats;
+pub(crate) use rolls::is_enrolled;
+use rolls::{Cosigned, Rolls};
 pub(crate) use storage::AuditError;
 use storage::{SEGMENT_RECORDS, Span};
 
@@ -71,6 +75,8 @@ struct Pending {
     seq: u64,
     line: String,
     personal: Option<(Option<DeviceId>, Personal)>,
+    /// The device that it makes known, and the digest of its key.
+    enrols: Option<(DeviceId, Digest)>,
 }
 
 /// The updates of one round, by their records.
@@ -93,6 +99,9 @@ pub(crate) struct AuditLog {
     spans: Vec<(String, Span)>,
     newest: Option<(Checkpoint, Note)>,
     unsaved: bool,
+    /// What witnesses have co-signed, and proofs under it.
+    cosigned: Cosigned,
+    rolls: Rolls,
     open: BTreeMap<RunId, Round>,
     committed: VecDeque<(RunId, u32, BTreeMap<DeviceId, u64>)>,
     leaves: storage::LeafCache,
@@ -114,6 +123,7 @@ impl AuditLog {
         let last = loaded.tail.last().copied().or(loaded.last);
         let chain = Chain::continuing(frontier, last.unwrap_or(Digest([0; 32])));
         let newest = storage::newest_checkpoint(&store, &keys)?;
+        let cosigned = Cosigned::load(&store, &keys)?;
         let mut log = Self {
             key,
             keys,
@@ -124,6 +134,8 @@ impl AuditLog {
             spans: Vec::new(),
             newest,
             unsaved: false,
+            cosigned,
+            rolls: Rolls::default(),
             open: BTreeMap::new(),
             committed: VecDeque::new(),
             leaves: storage::LeafCache::default(),
@@ -179,6 +191,7 @@ impl AuditLog {
             entry.personal = Some(personal.commitment());
             Some((device, personal))
         });
+        let enrols = entry.enrols();
         let sealed = match self.chain.append(now_unix_ms(), entry) {
             Ok(sealed) => sealed,
             Err(error) => {
@@ -188,7 +201,7 @@ impl AuditLog {
         };
         let line = String::from_utf8(sealed.line).expect("a record is written as JSON");
         self.tail.push(sealed.leaf);
-        self.pending.push(Pending { seq, line, personal });
+        self.pending.push(Pending { seq, line, personal, enrols });
         Some(seq)
     }
 
@@ -258,8 +271,11 @@ impl AuditLog {
     /// Puts what waits into a batch. After the batch is committed the caller says so with [`AuditLog::settle`]; after a failed one
     /// the store takes no more, and the process has to start again.
     pub(crate) fn write_into(&mut self, batch: &mut Batch, sign: bool) -> Result<(), AuditError> {
-        for Pending { seq, line, personal } in &self.pending {
+        for Pending { seq, line, personal, enrols } in &self.pending {
             batch.put(storage::RECORDS, &storage::record_key(*seq), line)?;
+            if let Some((device, key)) = enrols {
+                self.put_enrolled(*device, key, (*seq, line), batch)?;
+            }
             if let Some((device, personal)) = personal {
                 self.put_personal(*device, *seq, personal, batch)?;
             }

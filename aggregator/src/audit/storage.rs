@@ -25,6 +25,7 @@ pub(crate) const SEGMENTS: &str = "audit-segments";
 pub(crate) const CHECKPOINTS: &str = "audit-checkpoints";
 pub(crate) const ROUNDS: &str = "audit-rounds";
 pub(crate) const PERSONAL: &str = "audit-personal";
+pub(crate) const ENROLMENTS: &str = "audit-enrolments";
 
 /// What can go wrong with the log.
 #[derive(Debug, thiserror::Error)]

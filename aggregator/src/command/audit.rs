@@ -1,5 +1,7 @@
 //! `audit …`: export, check, sign and witness the log. What is checked is checked here, in the command, not by the daemon that wrote it.
 
+mod cosign;
+
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,8 +11,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use starling_audit::export::{Checker, LINE_BYTES_MAX, Report, checkpoint_line, header_line};
 use starling_audit::receipt::{Wanted, check};
-use starling_audit::{Algorithm, Checkpoint, Note, SigningKey, VerifierKey, verify};
-use starling_daemon::{Exit, now_unix_s};
+use starling_audit::{Checkpoint, Note, VerifierKey};
+use starling_daemon::Exit;
 use starling_wire::{DeviceId, Digest, Receipt, RunId};
 
 use super::{Ask, Which};
@@ -49,11 +51,15 @@ pub enum AuditVerb {
     },
     /// Sign a checkpoint of all there is and print it
     Checkpoint(Ask),
-    /// Co-sign the newest checkpoint as a witness, after checking that the log goes on from the one seen last
+    /// Co-sign the newest checkpoint as a witness, after checking that the log goes on from the one seen last, and counting the devices that it has
+    /// let into the fleet
     Cosign {
-        /// The witness's private key; made when there is none. `FILE.seen` keeps the checkpoint seen last
+        /// The witness's private key; made when there is none. `FILE.seen` keeps the checkpoint seen last, and `FILE.census` who is enrolled
         #[arg(long)]
         key: PathBuf,
+        /// Refuse to sign when more devices than this were ever enrolled: as many as the witness knows of
+        #[arg(long, value_name = "DEVICES")]
+        devices_max: Option<u64>,
         /// The name of a key that is made
         #[arg(long, default_value = "starling-witness")]
         name: String,
@@ -140,7 +146,9 @@ pub(super) fn execute(verb: AuditVerb) -> anyhow::Result<Exit> {
             }
             Ok(Exit::Ok)
         }
-        AuditVerb::Cosign { key, name, log_key, ask } => cosign(&key, &name, log_key.as_deref(), &ask),
+        AuditVerb::Cosign { key, devices_max, name, log_key, ask } => {
+            cosign::cosign(&key, &name, log_key.as_deref(), devices_max, &ask)
+        }
         AuditVerb::Receipt { run, round, device, key, ask } => receipt(run, round, device, key.as_deref(), &ask),
     }
 }
@@ -286,59 +294,6 @@ fn tell(report: &Report, as_json: bool) {
         "{records} records, {signed} of them under {checkpoints} signed checkpoints, {cosignatures} co-signatures"
     );
     println!("{}", if findings.is_empty() { "the log is whole" } else { "the log was changed" });
-}
-
-fn cosign(path: &Path, name: &str, log_key: Option<&Path>, ask: &Ask) -> anyhow::Result<Exit> {
-    let key = match key_files::read_private(path)? {
-        Some(key) => key,
-        None => key_files::write_private(path, name, Algorithm::Witness)?,
-    };
-    ensure!(
-        key.verifier().algorithm() == Algorithm::Witness,
-        "{}: this is a log's key, not a witness's",
-        path.display()
-    );
-    let log = Log::of(&ask.which)?;
-    let keys = log.keys(log_key)?;
-    let seen_path = PathBuf::from(format!("{}.seen", path.display()));
-    let seen = match fs::read_to_string(&seen_path) {
-        Ok(text) => Some(Checkpoint::verified_by_any(&Note::parse(&text)?, &keys)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", seen_path.display())),
-    };
-    let held = seen.as_ref().map_or(0, |seen| seen.size);
-    let answer = log.ask(&json!({ "what": "checkpoint", "held": held }))?;
-    let mut note = Note::parse(word(&answer, "note")?)?;
-    let checkpoint = Checkpoint::verified_by_any(&note, &keys)?;
-    if let Some(seen) = &seen {
-        let proof = digests(&answer["consistency"])?;
-        verify::consistency(seen.size, &seen.root, checkpoint.size, &checkpoint.root, &proof).context("not signed")?;
-    }
-    key.cosign(&mut note, now_unix_s())?;
-    write_replacing(&seen_path, note.to_string().as_bytes())?;
-    let answer = log.ask(&json!({ "what": "cosign", "note": note.to_string(), "key": key.verifier().to_string() }))?;
-    if ask.json {
-        println!("{answer}");
-    } else {
-        println!("{} records co-signed; the witness's public key:\n{}", checkpoint.size, public(&key));
-    }
-    Ok(Exit::Ok)
-}
-
-fn public(key: &SigningKey) -> String {
-    key.verifier().to_string()
-}
-
-/// A witness that forgets what it saw could sign two logs: the new file is on the disk before the old one goes.
-fn write_replacing(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let unfinished = PathBuf::from(format!("{}.tmp", path.display()));
-    let write = || {
-        let mut file = File::create(&unfinished)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn receipt(run: u32, round: u32, device: DeviceId, key: Option<&Path>, ask: &Ask) -> anyhow::Result<Exit> {

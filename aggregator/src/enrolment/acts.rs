@@ -5,8 +5,10 @@
 
 use std::net::SocketAddr;
 
-use starling_audit::{About, Action, Entry, Who};
-use starling_wire::{DeviceId, Identity, PublicKey, Refusal, Role};
+use starling_audit::enrolment::key_digest;
+use starling_audit::{About, Action, Entry, RenewalProof, Who};
+use starling_wire::enrol::CHANNEL_BYTES;
+use starling_wire::{DeviceId, Identity, PublicKey, Refusal, RenewRequest, Role};
 
 use super::devices::DeviceState;
 use crate::audit::Field;
@@ -39,7 +41,18 @@ pub(crate) fn invitation(who: Who, name: String) -> Act {
 pub(crate) fn joined(device: DeviceId, name: &str, from: SocketAddr, key: &PublicKey) -> Act {
     tracing::info!(target: TARGET, act = "joined", %device, name, %from, key = %key.fingerprint(), "a device has joined");
     let field = Field { device: Some(device), value: format!("{name} at {from}") };
-    Act { entry: worded(Who::Certificate(Role::Device, device), Action::DeviceEnrolled, "joined"), field: Some(field) }
+    Act { entry: enrolled(device, "joined", key), field: Some(field) }
+}
+
+fn enrolled(device: DeviceId, word: &str, key: &PublicKey) -> Entry {
+    let about = About { word: Some(word.to_owned()), digest: Some(key_digest(key)), ..About::default() };
+    Entry::done(Who::Certificate(Role::Device, device), Action::DeviceEnrolled, about)
+}
+
+/// A device was seen using a key that the log does not know: its certificate was issued by hand, or before the log held keys.
+pub(crate) fn shown(device: DeviceId, key: &PublicKey) -> Act {
+    tracing::info!(target: TARGET, act = "shown", %device, key = %key.fingerprint(), "a device uses a key that the audit log did not know");
+    Act { entry: enrolled(device, "shown", key), field: None }
 }
 
 /// The operator has given a device other tags.
@@ -69,11 +82,18 @@ pub(crate) fn turned_away(who: &str, reason: Refusal) {
 }
 
 /// A device has its next certificate.
-pub(crate) fn renewed(device: DeviceId, until_unix_s: u64, key: &PublicKey) -> Act {
-    let key = key.fingerprint();
-    tracing::info!(target: TARGET, act = "renewed", %device, until_unix_s, %key, "a certificate was renewed");
-    let who = Who::Certificate(Role::Device, device);
-    Act { entry: Entry::done(who, Action::CertificateRenewed, About::default()), field: None }
+pub(crate) fn renewed(
+    device: DeviceId,
+    until_unix_s: u64,
+    channel: &[u8; CHANNEL_BYTES],
+    request: &RenewRequest,
+) -> Act {
+    let key = &request.new_key;
+    tracing::info!(target: TARGET, act = "renewed", %device, until_unix_s, key = %key.fingerprint(), "a certificate was renewed");
+    // Whoever reads the log can see that the key before has asked for this one.
+    let (digest, proof) = (Some(key_digest(key)), RenewalProof::of(channel, request));
+    let about = About { digest, proof, ..About::default() };
+    Act { entry: Entry::done(Who::Certificate(Role::Device, device), Action::CertificateRenewed, about), field: None }
 }
 
 /// The operator has decided something about a device.

@@ -52,7 +52,7 @@ async fn answer(
             registrar.join(from, asked, proven).await
         }
         ToAuthority::Renew(late) => {
-            let proven = request::is_proven_renewal(&channel, late.device, &late.request);
+            let proven = request::is_proven_renewal(&channel, late.device, &late.request).then_some(channel);
             match registrar.renew((late.device, ""), from, None, late.request, proven).await {
                 Ok(credential) => FromAuthority::Issued(credential),
                 Err(refusal) => FromAuthority::Refused(refusal),

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use starling_audit::Who;
 use starling_net::{Clock, Endpoint, Leaf, TlsFiles};
 use starling_store::{Batch, Store};
+use starling_wire::enrol::CHANNEL_BYTES;
 use starling_wire::{
     Credential, DeviceId, FromAuthority, Identity, JoinRequest, PublicKey, Refusal, RenewRequest, Role,
 };
@@ -78,7 +79,7 @@ enum Task {
         from: SocketAddr,
         shown: Option<PublicKey>,
         request: Box<RenewRequest>,
-        proven: bool,
+        proven: Option<[u8; CHANNEL_BYTES]>,
         reply: Reply<Result<Credential, Refusal>>,
     },
     Seen {
@@ -153,14 +154,15 @@ impl Registrar {
         }
     }
 
-    /// A device's request for its next certificate; `shown` is the key that its connection has proven.
+    /// A device's request for its next certificate; `shown` is the key that its connection has proven, `proven` the
+    /// channel of the connection that both keys have signed the request for.
     pub(crate) async fn renew(
         &self,
         (device, name): (DeviceId, &str),
         from: SocketAddr,
         shown: Option<PublicKey>,
         request: RenewRequest,
-        proven: bool,
+        proven: Option<[u8; CHANNEL_BYTES]>,
     ) -> Result<Credential, Refusal> {
         let (reply, answer) = oneshot::channel();
         let (name, request) = (name.to_owned(), Box::new(request));

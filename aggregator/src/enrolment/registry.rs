@@ -4,6 +4,7 @@
 
 mod forget;
 mod operator;
+mod recorded;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use starling_certs::{Authority, CertsError, Validity, inspect};
 use starling_store::{Batch, Store, StoreError};
+use starling_wire::enrol::CHANNEL_BYTES;
 use starling_wire::{
     Credential, DeviceId, FromAuthority, Identity, JoinRequest, PublicKey, Refusal, RenewRequest, Role,
 };
@@ -81,6 +83,8 @@ pub(super) struct Registry {
     unwritten: std::collections::BTreeSet<DeviceId>,
     /// What devices have done, for the audit log to fetch after each task.
     pub(super) acts: Vec<Act>,
+    /// Keys of devices that this process has told the audit log of, or found there.
+    told: std::collections::BTreeSet<(DeviceId, PublicKey)>,
 }
 
 impl Registry {
@@ -98,8 +102,8 @@ impl Registry {
         }
         gone.keys().for_each(|device| standings.bar(*device, Refusal::Revoked));
         let tokens = Tokens::load(&store)?;
-        let (limiter, unwritten, acts) = Default::default();
-        Ok(Self { store, standings, issuer, devices, gone, tokens, limiter, unwritten, acts })
+        let (limiter, unwritten, acts, told) = Default::default();
+        Ok(Self { store, standings, issuer, devices, gone, tokens, limiter, unwritten, acts, told })
     }
 
     /// Makes a record durable and known, in one batch with what else belongs to it.
@@ -230,6 +234,7 @@ impl Registry {
         let credential = self.credential(now_s, &record)?;
         let (id, name) = (record.id, record.name.clone());
         self.keep(record, batch).map_err(internal)?;
+        self.tell(id, key);
         self.acts.push(acts::joined(id, &name, from, &key));
         Ok(FromAuthority::Issued(credential))
     }
@@ -253,7 +258,7 @@ impl Registry {
     }
 
     /// A device asks for its next certificate. `shown` is the key that its connection has proven, if it has one; `proven`
-    /// says that the request is signed by both keys.
+    /// is the channel of the connection that both keys have signed the request for.
     pub(super) fn renew(
         &mut self,
         now_s: u64,
@@ -261,7 +266,7 @@ impl Registry {
         from: SocketAddr,
         shown: Option<PublicKey>,
         request: &RenewRequest,
-        proven: bool,
+        proven: Option<[u8; CHANNEL_BYTES]>,
     ) -> Result<Credential, Refusal> {
         let answer = self.try_renew(now_s, identity, from, shown, request, proven);
         if let (Err(refusal), None) = (&answer, shown) {
@@ -277,16 +282,14 @@ impl Registry {
         from: SocketAddr,
         shown: Option<PublicKey>,
         request: &RenewRequest,
-        proven: bool,
+        proven: Option<[u8; CHANNEL_BYTES]>,
     ) -> Result<Credential, Refusal> {
         let grace_s = self.issuer.as_ref().ok_or(Refusal::EnrolmentOff)?.section.grace_s;
         let late = shown.is_none();
         if late && self.limiter.is_blocked(now_s, from.ip()) {
             return Err(Refusal::TooManyAttempts);
         }
-        if !proven {
-            return Err(Refusal::BadProof);
-        }
+        let channel = proven.ok_or(Refusal::BadProof)?;
         if self.is_gone(device) {
             return Err(Refusal::Revoked);
         }
@@ -317,7 +320,8 @@ impl Registry {
         let credential = self.credential(now_s, &record)?;
         let until_unix_s = record.expires_unix_s;
         self.keep(record, Batch::new()).map_err(internal)?;
-        self.acts.push(acts::renewed(device, until_unix_s, &request.new_key));
+        self.tell(device, request.new_key);
+        self.acts.push(acts::renewed(device, until_unix_s, &channel, request));
         Ok(credential)
     }
 
@@ -345,6 +349,9 @@ impl Registry {
             // The key before it is nobody's from now on, also after a restart.
             self.standings.set(identity.id, record.standing());
             self.flush();
+        }
+        if let Some(key) = leaf.key.filter(|_| identity.role == Role::Device) {
+            self.shown(identity.id, key);
         }
     }
 }

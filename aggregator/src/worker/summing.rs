@@ -2,13 +2,15 @@
 //! ever in memory in the clear.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use starling_audit::Contribution;
+use starling_audit::enrolment::key_digest;
 use starling_net::Certified;
 use starling_protocol::run::Stage;
 use starling_store::Batch;
 use starling_update::{SecureRound, SecureSums, Summed};
-use starling_wire::{Address, BlobHeader, DeviceId, Digest, Refusal, SecureLetter, SecureMail};
+use starling_wire::{Address, BlobHeader, DeviceId, Digest, Refusal, Roll, SecureLetter, SecureMail};
 
 use super::{Budget, Model, State};
 use crate::ledger::LedgerError;
@@ -21,6 +23,8 @@ pub(super) struct Summing {
     /// The certificates that each device came with, and those between them and the CA, each once.
     leaves: BTreeMap<DeviceId, Vec<u8>>,
     between: BTreeSet<Vec<u8>>,
+    /// Which members of the roster are in the audit log, under what witnesses have co-signed.
+    rolls: Vec<Arc<Roll>>,
 }
 
 /// What closing a stage leads to.
@@ -35,8 +39,8 @@ pub(crate) struct Closed {
 impl Summing {
     fn new(sums: &SecureSums, address: Address, model: Digest) -> Result<Self, Refusal> {
         let round = SecureRound::new(&sums.setup(address, model)).map_err(|refused| refused.refusal())?;
-        let (certified, leaves, between) = (Certified::default(), BTreeMap::new(), BTreeSet::new());
-        Ok(Self { address, round, certified, leaves, between })
+        let (certified, leaves, between, rolls) = Default::default();
+        Ok(Self { address, round, certified, leaves, between, rolls })
     }
 
     /// Takes in the certificates that a device shows with its keys.
@@ -50,15 +54,22 @@ impl Summing {
         Ok(())
     }
 
+    /// The members of the roster and the digests of the keys that their certificates vouch for.
+    fn keys(&self) -> Vec<(DeviceId, Digest)> {
+        let members = self.round.members().into_iter();
+        members.filter_map(|member| Some((member, key_digest(self.certified.key(&member)?)))).collect()
+    }
+
     /// What the open stage asks of `device`.
     fn letter(&self, device: &DeviceId) -> Option<SecureLetter> {
         let message = self.round.message(device)?.to_vec();
-        let mut certificates = Vec::new();
+        let (mut certificates, mut rolls) = (Vec::new(), Vec::new());
         if self.round.names_members() {
             certificates.extend(self.round.members().iter().filter_map(|member| self.leaves.get(member).cloned()));
             certificates.extend(self.between.iter().cloned());
+            rolls.clone_from(&self.rolls);
         }
-        Some(SecureLetter { message, certificates })
+        Some(SecureLetter { message, certificates, rolls })
     }
 }
 
@@ -107,6 +118,12 @@ impl State {
                 tracing::warn!(%address, error = super::chain(&aborted), "an attempt at a secure sum is given up");
                 Refusal::StaleAttempt
             })?;
+            Ok((members, if summing.round.names_members() { summing.keys() } else { Vec::new() }))
+        });
+        let closed = closed.and_then(|(members, keys)| {
+            let rolls = if keys.is_empty() { Vec::new() } else { self.audit.rolls(&keys) };
+            let summing = self.summing(&address, stage)?;
+            summing.rolls = rolls;
             let letters = members.iter().filter_map(|device| Some((*device, summing.letter(device)?))).collect();
             Ok((members, letters))
         });

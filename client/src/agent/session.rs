@@ -79,6 +79,7 @@ impl Agent {
             Err(ended) => return ended,
         };
         tracing::info!(aggregator = link.peer().name, remote = %link.remote_addr(), epoch = welcome.epoch, "connected");
+        self.aggregator = link.peer().id;
         self.participant.handle_connected(welcome.epoch);
         self.set_connection(Connection::Connected, None);
         self.wants.connected();
@@ -220,12 +221,7 @@ impl Agent {
         let order = match order {
             SecureOrder::Enter { plan, start } => {
                 let credentials = Box::new(self.credentials.clone());
-                summing::Order::Enter {
-                    plan,
-                    start,
-                    credentials,
-                    cohort_min: self.config.policy.cohort_min.unwrap_or(0),
-                }
+                summing::Order::Enter { plan, start, credentials, terms: self.terms() }
             }
             SecureOrder::Answer { address, letter } => summing::Order::Answer { address, letter },
             SecureOrder::Burn(address) => summing::Order::Burn(address),
@@ -239,6 +235,15 @@ impl Agent {
         if let (false, Some(address)) = (self.summing.submit(order), address) {
             self.participant.handle_secure(&address, Err(Refusal::SecureBurned));
         }
+    }
+
+    /// What the owner asks of a cohort.
+    fn terms(&self) -> summing::Terms {
+        let witnesses = self.owner.witnesses();
+        let (aggregator, pinned) = (self.aggregator, self.config.audit.key.clone());
+        let state_dir = self.config.state_dir.clone();
+        let watch = (!witnesses.is_empty()).then_some(summing::Watch { witnesses, aggregator, pinned, state_dir });
+        summing::Terms { cohort_min: self.config.policy.cohort_min.unwrap_or(0), watch }
     }
 
     fn note_round(&mut self, start: &RoundStart, task: &str) {

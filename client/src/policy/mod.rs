@@ -18,6 +18,7 @@ mod traffic;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use starling_audit::VerifierKey;
 use starling_protocol::participant::Consent;
 use starling_spec::TaskPlan;
 use starling_store::{Store, StoreError};
@@ -58,6 +59,7 @@ pub(crate) struct Owner {
     tasks: AllowList,
     settings: PolicySettings,
     publishers: Publishers,
+    witnesses: Arc<[VerifierKey]>,
     trust: Option<Arc<Keeper>>,
     ledger: Arc<Ledger>,
     traffic: Traffic,
@@ -79,9 +81,15 @@ impl Owner {
     ) -> Result<Self, StoreError> {
         let settings = config.policy.clone();
         let publishers = Publishers::new(settings.publisher_keys().expect("checked when the configuration was read"));
+        let witnesses = settings.witness_keys().expect("checked when the configuration was read").into();
         let ledger = Arc::new(Ledger::open(Arc::clone(store), &config.state_dir, settings.budget())?);
         let traffic = Traffic::open(Arc::clone(store), settings.bytes_per_day)?;
-        Ok(Self { tasks, settings, publishers, trust, ledger, traffic, local_time: Box::new(local_time) })
+        Ok(Self { tasks, settings, publishers, witnesses, trust, ledger, traffic, local_time: Box::new(local_time) })
+    }
+
+    /// Who has to have seen that the devices of a cohort are enrolled; empty where certificates are enough.
+    pub(crate) fn witnesses(&self) -> Arc<[VerifierKey]> {
+        Arc::clone(&self.witnesses)
     }
 
     /// A plan is announced: who has signed it is remembered for its rounds.

@@ -1,6 +1,7 @@
 //! `[policy]` of the client's configuration: what the owner allows beyond the tasks that are bound.
 
 use serde::{Deserialize, Serialize};
+use starling_audit::{Algorithm, VerifierKey};
 use starling_trust::PublicKey;
 
 use super::hours::Hours;
@@ -15,6 +16,9 @@ pub struct PolicySettings {
     /// The fewest devices that a sum may be over: plans that allow smaller cohorts are refused. Needs `secure_aggregation`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cohort_min: Option<u16>,
+    /// Witnesses of the aggregator's audit log, by their public keys. Where there are any, a device counts towards the smallest cohort once its enrolment
+    /// is under a checkpoint that one of them has co-signed. Needs `secure_aggregation`.
+    pub roster_witness: Vec<String>,
     /// The largest L2 norm of an update, in units of the parameters: plans that clip to more, or not at all, are refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_max: Option<f64>,
@@ -50,6 +54,7 @@ impl Default for PolicySettings {
         Self {
             secure_aggregation: false,
             cohort_min: None,
+            roster_witness: Vec::new(),
             clip_max: None,
             epsilon_per_run: None,
             epsilon_lifetime: None,
@@ -81,6 +86,21 @@ pub enum PolicyProblem {
         "policy.cohort_min: a cohort hides nothing where single updates are seen; set policy.secure_aggregation = true"
     )]
     Cohort,
+    /// Witnesses where single updates may be seen.
+    #[error(
+        "policy.roster_witness: witnesses of a cohort protect nothing where single updates are seen; set policy.secure_aggregation = true"
+    )]
+    Witnesses,
+    /// Not a witness's key.
+    #[error(
+        "policy.roster_witness[{index}]: {problem}; expected a public key as `starling-aggregator audit cosign` prints it"
+    )]
+    Witness {
+        /// Which one.
+        index: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Not a key.
     #[error(
         "policy.publishers[{0}]: expected a public key of 64 hexadecimal digits, as `starling publish key` prints it"
@@ -115,7 +135,25 @@ impl PolicySettings {
                 return Err(PolicyProblem::Cohort);
             }
         }
+        if !self.roster_witness.is_empty() && !self.secure_aggregation {
+            return Err(PolicyProblem::Witnesses);
+        }
+        self.witness_keys()?;
         self.publisher_keys().map(drop)
+    }
+
+    /// The witnesses' keys.
+    pub(super) fn witness_keys(&self) -> Result<Vec<VerifierKey>, PolicyProblem> {
+        let keys = self.roster_witness.iter().enumerate();
+        keys.map(|(index, text)| {
+            let wrong = |problem: String| PolicyProblem::Witness { index, problem };
+            let key: VerifierKey = text.parse().map_err(|error: starling_audit::KeyError| wrong(error.to_string()))?;
+            match key.algorithm() {
+                Algorithm::Witness => Ok(key),
+                Algorithm::Log => Err(wrong("this is a log's own key, and a log is no witness of itself".into())),
+            }
+        })
+        .collect()
     }
 
     /// The publishers' keys.

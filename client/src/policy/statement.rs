@@ -65,6 +65,13 @@ fn sees(policy: &PolicySettings) -> Vec<String> {
             "The aggregator never sees an update of this device by itself: only sums over at least {least}, also when it does not keep \
              to the protocol, as long as no more devices work with it than the plan assumes."
         ));
+        let witnesses = policy.roster_witness.len();
+        if witnesses > 0 {
+            lines.push(format!(
+                "A device counts among those once its enrolment is in the aggregator's audit log under a checkpoint that a witness named here ({witnesses} \
+                 of them) has co-signed. Any other device is taken for one that works with the aggregator."
+            ));
+        }
     } else {
         lines.push(
             "The aggregator sees this device's update by itself wherever the plan has no secure aggregation: the owner does not require it."
@@ -128,7 +135,14 @@ fn epsilon(policy: &PolicySettings, ledger: Option<&PrivacyStatus>) -> Vec<Strin
 fn not_protected(config: &ClientConfig) -> Vec<String> {
     let policy = &config.policy;
     let mut lines = Vec::new();
-    if policy.secure_aggregation {
+    if policy.secure_aggregation && !policy.roster_witness.is_empty() {
+        lines.push(
+            "The operator cannot enrol devices of his own behind the witnesses' backs: the log of enrolments is the same for all who look, nothing goes out of \
+             it, and whoever enters the fleet is counted in it. He can do it before their eyes: against that a witness has to look, and to know how many \
+             devices there should be. One that signs blindly vouches for nothing but that the log only grows."
+                .to_owned(),
+        );
+    } else if policy.secure_aggregation {
         lines.push(
             "No witnesses watch who is enrolled: the operator could stuff the cohort with devices of his own and see what is left of the sum."
                 .to_owned(),
@@ -181,6 +195,9 @@ mod tests {
         key = "key.pem"
     "#;
 
+    /// The key of a witness whose seed is 32 zeros.
+    const WITNESS: &str = "witness.example+2f6d70a4+BDtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop";
+
     fn said(more: &str, ledger: Option<&PrivacyStatus>) -> String {
         let config = ClientConfig::parse(Path::new("/etc/client.toml"), &format!("{BARE}\n{more}")).expect(more);
         words(&config, ledger).to_string()
@@ -206,6 +223,8 @@ mod tests {
             "[policy]\nsecure_aggregation = true".to_owned(),
             "[policy]\nsecure_aggregation = true\ncohort_min = 50".to_owned(),
             "[policy]\nsecure_aggregation = true\nmetrics = true".to_owned(),
+            format!("[policy]\nsecure_aggregation = true\nroster_witness = [\"{WITNESS}\"]"),
+            format!("[policy]\nsecure_aggregation = true\nroster_witness = [\"{WITNESS}\", \"{WITNESS}\"]"),
             "[policy]\nmetrics = false".to_owned(),
             "[policy]\nclip_max = 1.0".to_owned(),
             "[policy]\nepsilon_per_run = 2.0".to_owned(),
@@ -234,6 +253,10 @@ mod tests {
         assert!(bare.contains("Whoever holds the aggregator decides"), "{bare}");
         let secure = said("[policy]\nsecure_aggregation = true", None);
         assert!(secure.contains("the operator could stuff the cohort"), "{secure}");
+        let watched = said(&format!("[policy]\nsecure_aggregation = true\nroster_witness = [\"{WITNESS}\"]"), None);
+        assert!(!watched.contains("No witnesses watch"), "{watched}");
+        assert!(watched.contains("a checkpoint that a witness named here (1 of them) has co-signed"), "{watched}");
+        assert!(watched.contains("He can do it before their eyes") && watched.contains("signs blindly"), "{watched}");
         let budget = "[policy]\nepsilon_lifetime = 8.0";
         let spent = said(budget, Some(&ledger(Some(2.5), Some(8.0))));
         assert!(spent.contains("epsilon 2.5000 at delta 1e-6; left of the lifetime's: 5.5000"), "{spent}");

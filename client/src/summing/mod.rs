@@ -7,6 +7,7 @@
 mod journal;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,12 +28,14 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 pub(crate) use journal::Journal;
+pub(crate) use watch::Watch;
 
 use crate::ending::{Ending, halves};
 use crate::learner::with_causes;
 use crate::ledger::Ledger;
 use crate::owed::{Owed, OwedError};
 use crate::worker::{Report, ToMask, parameters};
+use watch::Cohort;
 
 /// Orders that may wait: a few for each run that the device takes part in.
 const ORDERS_MAX: usize = 4 * starling_protocol::participant::RUNS_MAX;
@@ -40,7 +43,7 @@ const ORDERS_MAX: usize = 4 * starling_protocol::participant::RUNS_MAX;
 /// Something to do for a secure sum.
 pub(crate) enum Order {
     /// Enter an attempt, by the key of these credentials.
-    Enter { plan: Arc<TaskPlan>, start: RoundStart, credentials: Box<Credentials>, cohort_min: u16 },
+    Enter { plan: Arc<TaskPlan>, start: RoundStart, credentials: Box<Credentials>, terms: Terms },
     /// Answer the aggregator.
     Answer { address: Address, letter: SecureLetter },
     /// Mask an update once the others' shares are there.
@@ -49,6 +52,15 @@ pub(crate) enum Order {
     Burn(Address),
     /// Leave the round.
     Leave(Address),
+}
+
+/// What the owner asks of a cohort, beyond what the plan does.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Terms {
+    /// The smallest one; 0 for any.
+    pub(crate) cohort_min: u16,
+    /// Who has to know those that count towards it; nothing where certificates are enough.
+    pub(crate) watch: Option<Watch>,
 }
 
 /// The agent's end of the thread.
@@ -149,8 +161,9 @@ struct Round {
     plan: Arc<TaskPlan>,
     credentials: Box<Credentials>,
     said: Said,
-    /// The certificates that came with the roster.
-    certified: Certified,
+    /// What came with the roster: certificates, and who is enrolled.
+    cohort: Cohort,
+    watch: Option<Watch>,
     trained: Option<(JobId, Box<ToMask>)>,
 }
 
@@ -167,9 +180,9 @@ enum Said {
 impl Keeper {
     fn carry_out(&mut self, order: Order) -> Vec<Report> {
         match order {
-            Order::Enter { plan, start, credentials, cohort_min } => {
+            Order::Enter { plan, start, credentials, terms } => {
                 let address = start.address;
-                let entered = self.enter(plan, start, credentials, cohort_min);
+                let entered = self.enter(plan, start, credentials, terms);
                 vec![self.reported(address, entered.map(Some))]
             }
             Order::Answer { address, letter } => {
@@ -220,7 +233,7 @@ impl Keeper {
         plan: Arc<TaskPlan>,
         start: RoundStart,
         credentials: Box<Credentials>,
-        cohort_min: u16,
+        terms: Terms,
     ) -> Result<SecureMail, Left> {
         let address = start.address;
         let (got, wanted) = (start.weight_max, plan.update.weight_max);
@@ -237,7 +250,7 @@ impl Keeper {
         let entropy = fresh()?;
         let entered = SecurePart::enter(
             &sums,
-            (&setup, &sums.policy(cohort_min), plan.seed),
+            (&setup, &sums.policy(terms.cohort_min), plan.seed),
             self.device,
             &mut guard,
             &entropy,
@@ -266,7 +279,9 @@ impl Keeper {
             before.address.round == address.round && before.base.digest == start.base.digest
         };
         let trained = self.rounds.remove(&address.run).filter(same).and_then(|round| round.trained);
-        let round = Round { start, plan, credentials, said, certified: Certified::default(), trained };
+        // Until a roster comes nobody is known to a witness.
+        let cohort = Cohort { witnessed: terms.watch.is_some().then(Default::default), ..Cohort::default() };
+        let round = Round { start, plan, credentials, said, cohort, watch: terms.watch, trained };
         self.rounds.insert(address.run, round);
         Ok(mail)
     }
@@ -281,9 +296,13 @@ impl Keeper {
             Said::Here(part) => {
                 let shown = letter.certificates.iter().map(Vec::as_slice);
                 if !letter.certificates.is_empty() {
-                    round.certified = Certified::check(&round.credentials, shown);
+                    let certified = Certified::check(&round.credentials, shown);
+                    let now_unix_s = round.credentials.clock().now_unix_s();
+                    let known = |watch: &Watch| watch.known(&letter.rolls, &certified, now_unix_s);
+                    let witnessed = round.watch.as_ref().map(known);
+                    round.cohort = Cohort { certified, witnessed };
                 }
-                let said: Option<Unsent> = part.answer(&letter.message, &round.certified, &*round.credentials)?;
+                let said: Option<Unsent> = part.answer(&letter.message, &round.cohort, &*round.credentials)?;
                 let Some(said) = said else { return Ok(None) };
                 self.journal.note(address.run, &said)?;
                 Ok(Some(mail(said.persisted())))

@@ -6,6 +6,8 @@ use starling_testkit::pki::Pki;
 use starling_update::SecureRound;
 use starling_wire::{Digest, ModelRef, PolicyRule, Role, RoundKind, TaskId, UpdateReport};
 
+mod witness;
+
 use super::*;
 use crate::learner::Trained;
 use crate::ledger::Budget;
@@ -109,7 +111,7 @@ impl Device {
     fn enter(&mut self, attempt: u16) -> Result<SecureMail, Refusal> {
         let credentials = Box::new(self.credentials.clone());
         let start = RoundStart { weight_max: self.plan.update.weight_max, ..start(attempt) };
-        let order = Order::Enter { plan: Arc::clone(&self.plan), start, credentials, cohort_min: 0 };
+        let order = Order::Enter { plan: Arc::clone(&self.plan), start, credentials, terms: Terms::default() };
         self.carry_out(order).map(|mail| mail.expect("keys"))
     }
 
@@ -168,6 +170,7 @@ struct Aggregator {
     round: SecureRound,
     certified: Certified,
     certificates: Vec<Vec<u8>>,
+    rolls: Vec<Arc<starling_wire::Roll>>,
     judge: Credentials,
 }
 
@@ -180,7 +183,7 @@ impl Aggregator {
         let sums = SecureSums::of(plan, PARAMETERS).expect("numbers").expect("secure sums");
         let round = SecureRound::new(&sums.setup(start(attempt).address, start(attempt).base.digest)).expect("a setup");
         let judge = Credentials::load(&files).expect("credentials");
-        Self { round, certified: Certified::default(), certificates: Vec::new(), judge }
+        Self { round, certified: Certified::default(), certificates: Vec::new(), rolls: Vec::new(), judge }
     }
 
     fn take(&mut self, device: DeviceId, mail: &SecureMail) {
@@ -192,8 +195,9 @@ impl Aggregator {
 
     fn letter(&self, device: &DeviceId) -> SecureLetter {
         let message = self.round.message(device).expect("it is asked").to_vec();
-        let certificates = if self.round.names_members() { self.certificates.clone() } else { Vec::new() };
-        SecureLetter { message, certificates }
+        let named = self.round.names_members();
+        let certificates = if named { self.certificates.clone() } else { Vec::new() };
+        SecureLetter { message, certificates, rolls: self.rolls.iter().filter(|_| named).cloned().collect() }
     }
 }
 
@@ -286,7 +290,7 @@ fn inv5_a_process_that_starts_again_repeats_itself_and_says_nothing_new() {
     let mut device = device.restart();
     let again = device.enter(1).expect("it says what it said");
     assert_eq!(again.message, keys);
-    let roster = SecureLetter { message: vec![1, 2], certificates: Vec::new() };
+    let roster = SecureLetter { message: vec![1, 2], ..SecureLetter::default() };
     assert_eq!(device.answer(1, roster).expect("what it said").expect("shares").message, shares);
     assert_eq!(device.answer(1, letter), Err(Refusal::SecureBurned), "its keys died with the process");
 }

@@ -18,8 +18,10 @@
 //! it is parsed (invariant 8). Private keys are neither `Debug` nor comparable and are wiped on drop (invariant 10).
 
 mod base64;
+pub mod census;
 mod chain;
 mod checkpoint;
+pub mod enrolment;
 pub mod erasure;
 pub mod export;
 pub mod locate;
@@ -27,6 +29,7 @@ pub mod note;
 mod personal;
 pub mod receipt;
 mod record;
+mod renewal;
 mod rounds;
 mod tree;
 pub mod verify;
@@ -37,5 +40,6 @@ pub use locate::{Damage, Finding, Locator};
 pub use note::{Algorithm, KeyError, Note, NoteError, SigningKey, VerifierKey};
 pub use personal::{Personal, SALT_BYTES};
 pub use record::{About, Action, Entry, Outcome, RECORD_BYTES_MAX, Record, RecordError, Who, is_word};
+pub use renewal::RenewalProof;
 pub use rounds::{Contribution, contributors_root};
 pub use tree::{Frontier, Nodes, consistency_proof, inclusion_proof, leaf_hash, node_hash, range_root};

@@ -251,6 +251,11 @@ impl Note {
         self.signatures.iter().map(|signature| signature.name.as_str())
     }
 
+    /// Name and key id of those who claim to have signed: two keys may have one name.
+    pub fn signatures(&self) -> impl Iterator<Item = (&str, [u8; 4])> {
+        self.signatures.iter().map(|signature| (signature.name.as_str(), signature.id))
+    }
+
     /// Reads a note.
     ///
     /// # Errors

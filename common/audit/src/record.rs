@@ -9,7 +9,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use starling_wire::{DeviceId, Digest, Refusal, Role};
 
-/// Bytes of the longest record. All fields at their longest take 900.
+use crate::renewal::RenewalProof;
+
+/// Bytes of the longest record. All fields at their longest take 900, but for a renewal's proof: that takes 331, and those records have few others.
 pub const RECORD_BYTES_MAX: usize = 1024;
 
 /// Bytes of the longest word ([`About::word`]).
@@ -128,11 +130,12 @@ actions! {
     AdminRequest = "admin-request";
     /// An invitation to enrol was made.
     InviteIssued = "invite-issued";
-    /// A device was let into the fleet.
+    /// A device was let into the fleet; once it has a certificate, `digest` is that of its public key. With `shown`, it was seen using one that was
+    /// not issued here.
     DeviceEnrolled = "device-enrolled";
     /// A device was not let into the fleet.
     EnrolmentRefused = "enrolment-refused";
-    /// A certificate was issued for an enrolled device's next period or key.
+    /// A certificate was issued for an enrolled device's next period or key; `digest` is that of its public key.
     CertificateRenewed = "certificate-renewed";
     /// A device may not take part until further notice.
     DeviceSuspended = "device-suspended";
@@ -227,6 +230,9 @@ pub struct About {
     /// One word: a verb, a purpose. Never a name of a person or machine: those are [`Personal`](crate::Personal).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub word: Option<String>,
+    /// In a renewal: that the key before has signed for the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_text")]
+    pub proof: Option<RenewalProof>,
 }
 
 /// What is to be recorded; the log gives it its number, its time and its place in the chain.

@@ -33,6 +33,16 @@ impl Frontier {
         Self::default()
     }
 
+    /// The tree of `size` leaves with these full subtrees, the largest first; `None` when a tree of that size has another number of them.
+    pub fn from_peaks(size: u64, peaks: Vec<Digest>) -> Option<Self> {
+        (peaks.len() == size.count_ones() as usize).then_some(Self { size, peaks })
+    }
+
+    /// The roots of its full subtrees, the largest first.
+    pub fn peaks(&self) -> &[Digest] {
+        &self.peaks
+    }
+
     /// Leaves so far.
     pub fn size(&self) -> u64 {
         self.size

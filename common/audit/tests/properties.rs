@@ -284,7 +284,15 @@ fn a_record_has_one_line_and_a_line_one_record() {
         count: Some(u64::MAX),
         since_unix_ms: Some(u64::MAX),
         word: Some("w".repeat(64)),
+        proof: None,
     };
+    let proof = "0a".repeat(160).parse().ok();
+    assert!(proof.is_some(), "320 hexadecimal digits");
+    let renewal = About { digest: Some(Digest([255; 32])), proof, ..About::default() };
+    let device = Who::Certificate(Role::Device, DeviceId([255; 16]));
+    let renewal = Entry::done(device, Action::CertificateRenewed, renewal).with_personal(Digest([1; 32]));
+    let renewal = Chain::default().append(u64::MAX, renewal).expect("the longest renewal fits");
+    assert_eq!(Record::decode(&renewal.line).expect("it reads what it writes"), renewal.record);
     let who = Who::Certificate(Role::Aggregator, DeviceId([255; 16]));
     let entry =
         Entry { outcome: Outcome::Refused, code: u16::MAX, ..Entry::done(who, Action::PermissionDenied, about) };

@@ -50,6 +50,11 @@ impl Certified {
         self.keys.contains_key(device)
     }
 
+    /// The key that a valid certificate of `device` vouches for.
+    pub fn key(&self, device: &DeviceId) -> Option<&PublicKey> {
+        self.keys.get(device)
+    }
+
     /// Adds what others hold; of a device that both know the newer one counts.
     pub fn extend(&mut self, others: Self) {
         self.keys.extend(others.keys);

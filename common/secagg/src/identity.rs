@@ -1,5 +1,7 @@
 //! Signatures by the keys that certificates vouch for. The keys themselves are elsewhere.
 
+use std::collections::BTreeSet;
+
 use starling_wire::{DeviceId, Digest};
 
 use crate::limits::SIGNATURE_BYTES;
@@ -20,7 +22,7 @@ pub enum Verdict {
     Valid,
     /// The device's certificate is valid, and its key did not make the signature.
     Forged,
-    /// There is no valid certificate for the device (with the audit log's witnesses required: no witnessed one).
+    /// There is no valid certificate for the device.
     Uncertified,
 }
 
@@ -28,6 +30,12 @@ pub enum Verdict {
 pub trait Fleet {
     /// Whether `device` signed `message`.
     fn verify(&self, device: &DeviceId, message: &[u8], signature: &Signature) -> Verdict;
+
+    /// The devices of which a witness has seen that they are enrolled. Where the owner asks for witnesses, those alone count towards the smallest
+    /// cohort, and the others are taken for colluders. `None` where he asks for none: then all count.
+    fn witnessed(&self) -> Option<&BTreeSet<DeviceId>> {
+        None
+    }
 }
 
 /// What a device signs when it advertises its keys.

@@ -35,6 +35,20 @@ pub enum Refused {
         /// Devices there have to be.
         wanted: usize,
     },
+    /// Too few devices that the owner's witnesses know, or too many that they do not.
+    #[error(
+        "{witnessed} devices that this device's witnesses know, of at least {wanted}, and {others} that they do not, of at most {others_max}"
+    )]
+    Unwitnessed {
+        /// Devices that count.
+        witnessed: usize,
+        /// How many of those there have to be.
+        wanted: usize,
+        /// Devices that do not.
+        others: usize,
+        /// How many of those the setup's colluders allow.
+        others_max: usize,
+    },
     /// More devices than the setup allows.
     #[error("a cohort of {got} devices, where the setup allows {allowed}")]
     CohortTooLarge {
@@ -188,6 +202,7 @@ impl Refused {
             Self::WeakSetup(_) => Refusal::SecureWeakSetup,
             Self::Topology(_) | Self::CohortTooLarge { .. } => Refusal::SecureTopology,
             Self::TinyCohort { .. } => Refusal::SecureTinyCohort,
+            Self::Unwitnessed { .. } => Refusal::SecureUnwitnessedCohort,
             Self::DuplicateMember(_) => Refusal::SecureDuplicateMember,
             Self::UncertifiedMember(_) => Refusal::SecureUncertifiedMember,
             Self::SwappedKeys(_) => Refusal::SecureSwappedKeys,

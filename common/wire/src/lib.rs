@@ -20,6 +20,7 @@ pub mod policy;
 pub mod reader;
 pub mod refusal;
 pub mod release;
+pub mod roll;
 pub mod secure;
 
 pub use blob::{BLOB_HEADER_BYTES, BlobHeader, BlobKind, CodecId, HeaderError};
@@ -36,6 +37,7 @@ pub use policy::PolicyRule;
 pub use reader::{Malformed, Reader};
 pub use refusal::Refusal;
 pub use release::{OfferedRelease, RELEASE_RUN, ReleaseOffer, ReleaseRefusal, ReleaseReport, Standing};
+pub use roll::{Enrolment, Roll};
 pub use secure::{Letters, SecureLetter, SecureMail, SecurePart};
 
 /// The version of the protocol that this build speaks; a hello offers a range of them.

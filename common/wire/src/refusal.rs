@@ -202,6 +202,8 @@ refusals! {
     SecureBurned = 134, "the device has burned its keys of this attempt";
     /// Somebody who is not expected.
     SecureUnexpectedMember = 135, "the device is not expected in this phase of the attempt, or has answered otherwise before";
+    /// Too few of the cohort are known to the device's witnesses.
+    SecureUnwitnessedCohort = 136, "too few devices of the cohort are in the audit log under a checkpoint that the device's witnesses have co-signed; let a witness co-sign";
 }
 
 impl Refusal {

@@ -8,12 +8,16 @@
 //! 4  …  the message
 //! …  2  certificates
 //! …  …  each: 2 bytes of length, then DER
+//! …  …  rolls to the end, where witnesses watch the audit log (`roll.rs`)
 //! ```
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Address;
 use crate::reader::{Malformed, Reader};
+use crate::roll::{ROLLS_MAX, Roll, rolls_bytes_max};
 
 /// Bytes of one part of a letter, so that its frame stays far below the limit.
 pub const PART_BYTES_MAX: usize = 32 * 1024;
@@ -25,9 +29,10 @@ pub const CERTIFICATE_BYTES_MAX: usize = 2048;
 pub const CHAIN_MAX: usize = 3;
 
 /// Bytes of a letter to one device of a cohort of `cohort_max`: in a roster an entry of 182 bytes and a certificate for each, and in a
-/// delivery an envelope of 88.
+/// delivery an envelope of 88. Rolls come on top.
 pub fn letter_bytes_max(cohort_max: u32) -> usize {
-    4096 + (cohort_max as usize).saturating_mul(256 + CHAIN_MAX * CERTIFICATE_BYTES_MAX)
+    let cohort_max = cohort_max as usize;
+    4096 + cohort_max.saturating_mul(256 + CHAIN_MAX * CERTIFICATE_BYTES_MAX) + rolls_bytes_max(cohort_max)
 }
 
 /// What a device sends in a stage of a secure sum.
@@ -71,13 +76,15 @@ pub struct SecureLetter {
     pub message: Vec<u8>,
     /// Certificates of the devices that it names, so that signatures can be checked against the CA.
     pub certificates: Vec<Vec<u8>>,
+    /// Which of them are in the audit log, for devices whose owners name witnesses: at most [`ROLLS_MAX`]. They are the same in every letter of a stage.
+    pub rolls: Vec<Arc<Roll>>,
 }
 
 impl SecureLetter {
     /// The letter as parts.
     ///
     /// # Panics
-    /// If a certificate is longer than [`CERTIFICATE_BYTES_MAX`]: whoever let its device in has checked that.
+    /// If a certificate is longer than [`CERTIFICATE_BYTES_MAX`], or a roll than its bounds: whoever took them in has checked that.
     pub fn parts(&self, address: Address) -> impl Iterator<Item = SecurePart> {
         let bytes = self.to_bytes();
         let total = u32::try_from(bytes.len()).expect("a letter has less than 4 GiB");
@@ -100,6 +107,7 @@ impl SecureLetter {
             out.extend_from_slice(&length.to_le_bytes());
             out.extend_from_slice(certificate);
         }
+        self.rolls.iter().for_each(|roll| roll.write(&mut out));
         out
     }
 
@@ -120,8 +128,12 @@ impl SecureLetter {
             }
             certificates.push(reader.bytes(length)?.to_vec());
         }
+        let mut rolls = Vec::new();
+        while reader.rest_len() > 0 && rolls.len() < ROLLS_MAX {
+            rolls.push(Arc::new(Roll::read(&mut reader)?));
+        }
         reader.end()?;
-        Ok(Self { message, certificates })
+        Ok(Self { message, certificates, rolls })
     }
 }
 
@@ -171,7 +183,13 @@ mod tests {
     }
 
     fn letter() -> SecureLetter {
-        SecureLetter { message: vec![7; 70_000], certificates: vec![vec![1; 600], Vec::new(), vec![2; 2048]] }
+        let certificates = vec![vec![1; 600], Vec::new(), vec![2; 2048]];
+        SecureLetter { message: vec![7; 70_000], certificates, rolls: Vec::new() }
+    }
+
+    fn with_rolls(count: usize) -> SecureLetter {
+        let roll = || Roll { key: "key".into(), checkpoint: "checkpoint".into(), enrolments: Vec::new() };
+        SecureLetter { rolls: (0..count).map(|_| Arc::new(roll())).collect(), ..letter() }
     }
 
     #[test]
@@ -188,6 +206,16 @@ mod tests {
         let empty = SecureLetter::default();
         let only = empty.parts(address(1)).next().expect("one part");
         assert_eq!(letters.take(only, 64).expect("whole"), Some(empty));
+    }
+
+    #[test]
+    fn rolls_follow_the_certificates_and_cost_nothing_where_there_are_none() {
+        for count in 0..=ROLLS_MAX {
+            let written = with_rolls(count).to_bytes();
+            assert_eq!(SecureLetter::from_bytes(&written), Ok(with_rolls(count)));
+            assert_eq!(written.len(), letter().to_bytes().len() + count * (2 + 3 + 2 + 10 + 2));
+        }
+        assert!(SecureLetter::from_bytes(&with_rolls(ROLLS_MAX + 1).to_bytes()).is_err(), "one roll too many");
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Attempt {
     pub(super) fn honest(&self, scene: &Scene, index: u32) -> SecureLetter {
         let message = self.round.message(&scene.id(index)).expect("the device is asked").to_vec();
         let certificates = if self.round.names_members() { self.certificates.clone() } else { Vec::new() };
-        SecureLetter { message, certificates }
+        SecureLetter { message, certificates, rolls: Vec::new() }
     }
 
     /// What a device has said, in the order of the stages.

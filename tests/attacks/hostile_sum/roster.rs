@@ -17,7 +17,11 @@ const OTHER: u32 = 2;
 
 /// An honest letter with other members in its roster.
 fn with(attempt: &Attempt, letter: &SecureLetter, members: Vec<Vec<u8>>) -> SecureLetter {
-    SecureLetter { message: roster(&attempt.setup, members), certificates: letter.certificates.clone() }
+    SecureLetter {
+        message: roster(&attempt.setup, members),
+        certificates: letter.certificates.clone(),
+        rolls: Vec::new(),
+    }
 }
 
 #[tokio::test]
@@ -113,7 +117,7 @@ async fn other_model(rewrite: bool, reason: Refusal) {
         all.iter_mut().for_each(|member| member[22..MASK_KEY_AT].copy_from_slice(&alone.base.digest.0));
     }
     all.push(keys[34..].to_vec());
-    let letter = SecureLetter { message: roster(&setup, all), certificates: others.certificates };
+    let letter = SecureLetter { message: roster(&setup, all), certificates: others.certificates, rolls: Vec::new() };
     let said = scene.ask(&attempt, VICTIM, &letter).await;
     assert_eq!(said, super::Said::Left(starling_wire::Decline::Secure(reason)));
     scene.goes_on(&attempt, &[letter]).await;

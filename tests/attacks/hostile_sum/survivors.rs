@@ -40,7 +40,7 @@ async fn different_devices_are_shown_different_survivors() {
         set(&mut request, SURVIVORS_AT, scene.position(index, VICTIM), true);
         request.extend_from_slice(&confirmed[34..]);
     }
-    let letter = starling_wire::SecureLetter { message: request, certificates: Vec::new() };
+    let letter = starling_wire::SecureLetter { message: request, ..Default::default() };
     let said = scene.ask(&attempt, VICTIM, &letter).await;
     assert_eq!(said, Said::Left(Decline::Secure(Refusal::SecureSurvivorsDisagree)));
     scene.goes_on(&attempt, &[letter]).await;

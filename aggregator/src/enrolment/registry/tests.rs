@@ -66,7 +66,7 @@ fn renew(
     (old, new): (&Key, &Key),
 ) -> Result<Credential, Refusal> {
     let request = request::renew(&CHANNEL, device, old, new);
-    let proven = request::is_proven_renewal(&CHANNEL, device, &request);
+    let proven = request::is_proven_renewal(&CHANNEL, device, &request).then_some(CHANNEL);
     registry.renew(s(at), (device, "pump"), from(), shown.map(Key::public), &request, proven)
 }
 
@@ -104,7 +104,7 @@ fn inv9_a_request_that_is_not_signed_by_its_key_is_refused() {
     assert_eq!(registry.join(s(NOW), from(), &request, false), FromAuthority::Refused(Refusal::BadProof));
     let (device, old) = joined(&mut registry);
     let stolen = request::renew(&CHANNEL, device, &key(), &key());
-    let answer = registry.renew(s(NOW + 1), (device, ""), from(), Some(old.public()), &stolen, true);
+    let answer = registry.renew(s(NOW + 1), (device, ""), from(), Some(old.public()), &stolen, Some(CHANNEL));
     assert_eq!(answer.err(), Some(Refusal::ClonedKey), "a key that is not the device's own");
 }
 
@@ -244,4 +244,39 @@ fn a_forgotten_device_is_out_for_good_also_where_nothing_but_the_mark_of_it_is_l
     refused(&mut registry);
     let (again, _) = joined(&mut registry);
     assert_ne!(again, device, "invited anew, it is another device");
+}
+
+#[test]
+fn whatever_key_a_device_uses_is_recorded_once_and_a_renewal_with_the_word_of_the_key_before() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut registry = open(folder.path(), false, 0);
+    let recorded = |registry: &mut Registry| -> Vec<starling_audit::Entry> {
+        std::mem::take(&mut registry.acts).into_iter().map(|act| act.entry).collect()
+    };
+    let digest = |key: &Key| starling_audit::enrolment::key_digest(&key.public());
+    let seen = |registry: &mut Registry, id: DeviceId, role: Role, key: &Key| {
+        let leaf =
+            starling_net::Leaf { key: Some(key.public()), serial: vec![1], not_before_unix_s: 0, not_after_unix_s: 0 };
+        registry.seen(s(NOW), &Identity { id, role, name: "pump".into() }, &leaf);
+    };
+    let (device, first) = joined(&mut registry);
+    assert_eq!(recorded(&mut registry)[0].enrols(), Some((device, digest(&first))));
+    let second = key();
+    renew(&mut registry, NOW + 1, device, Some(&first), (&first, &second)).expect("renewed");
+    let renewed = &recorded(&mut registry)[0];
+    assert_eq!(renewed.enrols(), Some((device, digest(&second))));
+    let proof = renewed.about.proof.expect("a proof");
+    assert_eq!(proof.renews(device), Some((digest(&first), digest(&second))));
+    assert_eq!(proof.renews(DeviceId([9; 16])), None, "it is this device's alone");
+    seen(&mut registry, device, Role::Device, &second);
+    assert!(recorded(&mut registry).is_empty(), "the log knows it");
+
+    // A certificate that was issued by hand.
+    let (by_hand, third) = (DeviceId([8; 16]), key());
+    seen(&mut registry, by_hand, Role::Device, &third);
+    let shown = recorded(&mut registry);
+    assert_eq!((shown.len(), shown[0].enrols()), (1, Some((by_hand, digest(&third)))));
+    seen(&mut registry, by_hand, Role::Device, &third);
+    seen(&mut registry, DeviceId([7; 16]), Role::Operator, &key());
+    assert!(recorded(&mut registry).is_empty(), "said once, and of devices alone");
 }

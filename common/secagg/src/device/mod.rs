@@ -60,6 +60,8 @@ struct Joined {
     session: Session,
     index: usize,
     neighbours: Vec<usize>,
+    // Whom the owner's witnesses know, this device included; nothing where he asks for none.
+    witnessed: Option<Bitmap>,
     // For each neighbour the key of its envelope to us.
     incoming: Vec<Key>,
     // Our own share of our own seed.

@@ -29,7 +29,7 @@ impl Device {
     /// Accepts the roster and shares this device's secrets with its neighbours.
     ///
     /// # Errors
-    /// [`Refused`]: too small a cohort, a member twice, without a certificate, with keys that it did not sign, in another round or with
+    /// [`Refused`]: too small a cohort, or one of too many that no witness knows, a member twice, without a certificate, with keys that it did not sign, in another round or with
     /// another model; this device itself missing or changed; a second roster.
     pub fn handle_roster(&mut self, bytes: &[u8], fleet: &dyn Fleet) -> Result<Unsent, Refused> {
         let answer = self.once(Kind::Roster, bytes, Refused::SecondRoster, |device| {
@@ -38,8 +38,9 @@ impl Device {
             let session = Session::new(&device.setup, members)?;
             let index = session.index_of(&device.member.device).ok_or(Refused::OwnKeysChanged)?;
             let neighbours = session.graph.neighbours(index);
-            device.check_certificates(&session, index, &neighbours, fleet)?;
-            device.share(session, index, neighbours).map(Some)
+            let witnessed = device.check_witnesses(&session, index, fleet)?;
+            device.check_certificates(&session, index, &neighbours, (fleet, witnessed.as_ref()))?;
+            device.share(session, index, neighbours, witnessed).map(Some)
         })?;
         Ok(answer.expect("a roster is answered"))
     }
@@ -68,17 +69,35 @@ impl Device {
         if members.contains(&self.member) { Ok(()) } else { Err(Refused::OwnKeysChanged) }
     }
 
-    /// Every neighbour has signed its keys for this very setup, and so have enough others for the smallest cohort.
+    /// Whom witnesses know, where the owner asks for them: enough for the smallest cohort, and no more others than are assumed to collude. All of
+    /// them hold shares, so a cohort in which the others were many would protect nothing, however many witnessed ones stood beside them.
+    fn check_witnesses(&self, session: &Session, own: usize, fleet: &dyn Fleet) -> Result<Option<Bitmap>, Refused> {
+        let Some(known) = fleet.witnessed() else { return Ok(None) };
+        let devices = session.members.len();
+        let mut witnessed = Bitmap::empty(devices);
+        let counts = |index: &usize| *index == own || known.contains(session.device(*index));
+        (0..devices).filter(counts).for_each(|index| witnessed.insert(index));
+        let wanted = self.policy.cohort_min(&self.setup);
+        let others_max = self.setup.assumptions.colluders(devices);
+        let (count, others) = (witnessed.count(), devices - witnessed.count());
+        if count < wanted || others > others_max {
+            return Err(Refused::Unwitnessed { witnessed: count, wanted, others, others_max });
+        }
+        Ok(Some(witnessed))
+    }
+
+    /// Every neighbour has signed its keys for this very setup, and so have enough others for the smallest cohort: all of them, where witnesses
+    /// say who counts towards it.
     fn check_certificates(
         &self,
         session: &Session,
         index: usize,
         neighbours: &[usize],
-        fleet: &dyn Fleet,
+        (fleet, witnessed): (&dyn Fleet, Option<&Bitmap>),
     ) -> Result<(), Refused> {
         let wanted = self.policy.cohort_min(&self.setup) - 1;
         let others = (0..session.members.len()).filter(|other| *other != index && !neighbours.contains(other));
-        let more = wanted.saturating_sub(neighbours.len());
+        let more = if witnessed.is_some() { usize::MAX } else { wanted.saturating_sub(neighbours.len()) };
         for other in neighbours.iter().copied().chain(others.take(more)) {
             let member = &session.members[other];
             let signed = advertisement(&self.about, &member.device, &member.mask_key, &member.envelope_key);
@@ -91,7 +110,13 @@ impl Device {
         Ok(())
     }
 
-    fn share(&mut self, session: Session, index: usize, neighbours: Vec<usize>) -> Result<Unsent, Refused> {
+    fn share(
+        &mut self,
+        session: Session,
+        index: usize,
+        neighbours: Vec<usize>,
+        witnessed: Option<Bitmap>,
+    ) -> Result<Unsent, Refused> {
         let secrets = self.secrets()?;
         let threshold = session.topology().threshold();
         let mut random = Keystream::new(&secrets.polynomials);
@@ -120,6 +145,7 @@ impl Device {
             session,
             index,
             neighbours,
+            witnessed,
             incoming,
             own_share,
             present,

@@ -13,7 +13,7 @@ impl Device {
     /// Confirms the survivor list with this device's signature. There is one list an attempt: another one burns it.
     ///
     /// # Errors
-    /// [`Refused`]: too few survivors, in all or around this device, survivors that fall into pieces, one that never shared, this device
+    /// [`Refused`]: too few survivors, in all, of those that witnesses know, or around this device, survivors that fall into pieces, one that never shared, this device
     /// left out, or a second list.
     pub fn handle_survivors(&mut self, bytes: &[u8], key: &dyn IdentityKey) -> Result<Unsent, Refused> {
         let answer = self.once(Kind::Survivors, bytes, Refused::SecondSurvivors, |device| {
@@ -58,6 +58,15 @@ impl Joined {
         }
         if survivors.count() < cohort_min {
             return Err(Refused::TooFewSurvivors { got: survivors.count(), wanted: cohort_min });
+        }
+        if let Some(known) = &self.witnessed {
+            let witnessed = survivors.iter().filter(|survivor| known.contains(*survivor)).count();
+            let others = survivors.count() - witnessed;
+            if witnessed < cohort_min {
+                // The others were counted with the roster.
+                let others_max = self.session.members.len() - known.count();
+                return Err(Refused::Unwitnessed { witnessed, wanted: cohort_min, others, others_max });
+            }
         }
         let mut around = 1;
         for (position, neighbour) in self.neighbours.iter().enumerate() {

@@ -20,6 +20,13 @@ pub struct Assumptions {
     pub dropout_per_mille: u16,
 }
 
+impl Assumptions {
+    /// The most devices of a cohort that may collude. A part of a colluder is one: in a cohort of five, a tenth that colludes is one device.
+    pub fn colluders(&self, devices: usize) -> usize {
+        (devices * usize::from(self.corrupt_per_mille)).div_ceil(1000)
+    }
+}
+
 /// A cohort for which there is no secure graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TopologyError {
@@ -64,8 +71,7 @@ impl Topology {
         if !(COHORT_MIN..=COHORT_MAX).contains(&devices) {
             return Err(TopologyError::Devices(devices));
         }
-        // A part of a colluder is one: in a cohort of five, a tenth that colludes is one device.
-        let corrupt = (devices * usize::from(assumptions.corrupt_per_mille)).div_ceil(1000);
+        let corrupt = assumptions.colluders(devices);
         let dropped = devices * usize::from(assumptions.dropout_per_mille) / 1000;
         let infeasible = TopologyError::Infeasible { devices, corrupt, dropped };
         if corrupt + 2 * dropped > devices {

@@ -26,7 +26,7 @@ fn mail(start: &RoundStart, bytes: usize) -> SecureMail {
 }
 
 fn part(start: &RoundStart, bytes: usize) -> SecurePart {
-    let letter = SecureLetter { message: vec![7; bytes], certificates: Vec::new() };
+    let letter = SecureLetter { message: vec![7; bytes], ..SecureLetter::default() };
     letter.parts(start.address).next().expect("a part")
 }
 

@@ -4,6 +4,7 @@ mod cohort;
 mod setup;
 mod survivors;
 mod unmasking;
+mod witnesses;
 
 use starling_secagg::Refused;
 use starling_wire::Refusal;
