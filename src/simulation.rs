@@ -242,9 +242,10 @@ impl<'world> Simulation<'world> {
             let summed = secure.take_sum()?;
             next_clip = self.numbers.secure.as_ref().and_then(|sums| sums.next_clip(&summed));
             summed.apply_step(rate, &mut master);
-            if let (Some(before), Some(figures)) = (self.rounds.last_mut(), &summed.figures) {
+            let evaluates = self.numbers.plan.privacy.as_ref().is_some_and(|own| own.evaluates(self.version.number()));
+            if let (Some(before), Some(figures), true) = (self.rounds.last_mut(), &summed.figures, evaluates) {
                 before.heldout_accuracy = figures.accuracy;
-                before.heldout_loss = Some(figures.loss);
+                before.heldout_loss = figures.loss;
                 before.heldout_worst_tenth = figures.worst_tenth;
             }
             self.staged.weight = summed.weight;

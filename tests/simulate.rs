@@ -98,6 +98,20 @@ fn noise_in_shares_goes_through_secure_sums_and_is_charged_without_amplification
 }
 
 #[test]
+fn under_noise_a_sum_says_the_mean_accuracy_with_noise_of_its_own() {
+    let dp = "privacy.dp={ mode = \"distributed\", clip = 0.5, noise_multiplier = 0.2, delta = 1e-3, evaluation_noise = 0.2 }";
+    let sets = ["privacy.secure_aggregation=true", "privacy.weights=uniform", "privacy.cohort_min=5", dp];
+    let extra: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).collect();
+    let json: Value = serde_json::from_slice(&simulate(&extra)).expect("JSON");
+    let round = &json["rounds"][0];
+    assert!(round["heldout_loss"].is_null() && round["heldout_worst_tenth"].is_null(), "{round}");
+    // A fifth of a device, of ten or so: two points. Ten points are what hold-outs and the test set may differ by.
+    let accuracy = round["heldout_accuracy"].as_f64().expect("an accuracy");
+    assert!((accuracy - round["test_accuracy"].as_f64().expect("tested")).abs() < 0.25, "{round}");
+    assert!(json["rounds"][1]["heldout_accuracy"].is_null(), "nobody has judged the last version: {json}");
+}
+
+#[test]
 fn devices_of_secure_sums_say_inside_them_how_a_version_does() {
     let sets = ["privacy.secure_aggregation=true", "privacy.clip=2.0", "update.weight_max=500", "federation.rounds=3"];
     let sets = sets.into_iter().chain(["federation.evaluate_every=2"]);

@@ -122,7 +122,7 @@ impl RoundRecord {
     /// Notes what the devices of the next round said of this round's version.
     pub(crate) fn note_figures(&mut self, figures: &SummedFigures) {
         self.heldout_accuracy = figures.accuracy;
-        self.heldout_loss = Some(figures.loss);
+        self.heldout_loss = figures.loss;
         self.heldout_worst_tenth = figures.worst_tenth;
     }
 }

@@ -4,7 +4,6 @@
 use anyhow::Result;
 use serde::Serialize;
 use starling_privacy::{Charge, Statement, rounds_within, spent};
-use starling_spec::task::AdaptiveClip;
 use starling_spec::{DpMechanism, DpMode, DpSection, PrivacyPlan, SpecError};
 
 use crate::report::{JsonArgs, Table, figure};
@@ -137,7 +136,7 @@ fn row(
     quarters.dedup();
     let spent = quarters.into_iter().map(|rounds| Ok(Spent { rounds, epsilon: spent(charge, rounds)? }));
     let rounds_within_max = privacy.rounds.saturating_mul(ROUNDS_FACTOR);
-    let multiplier = update_multiplier(privacy, charge.noise_multiplier);
+    let multiplier = privacy.update_multiplier(charge.noise_multiplier);
     let reach = reach.filter(|_| multiplier.is_finite());
     Ok(Row {
         noise_multiplier: charge.noise_multiplier,
@@ -148,12 +147,6 @@ fn row(
         deviation_of_mean: reach.map(|reach| reach.deviation_of_mean * multiplier),
         noise_per_clip: reach.map(|reach| reach.noise_per_clip * multiplier),
     })
-}
-
-/// The part of a noise multiplier that is on the updates; not a number where a count beside them would need more than all of it.
-fn update_multiplier(privacy: &PrivacyPlan, whole: f64) -> f64 {
-    let count = privacy.asked.adaptive_clip.and_then(|adaptive| adaptive.count_noise(privacy.cohort()));
-    count.map_or(whole, |count| AdaptiveClip::update_multiplier(whole, count))
 }
 
 impl Reach {

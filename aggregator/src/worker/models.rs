@@ -166,7 +166,9 @@ impl State {
 
         let plan = Arc::clone(&model.loaded.plan);
         let mut batch = Batch::new();
-        let judged = self.judged(&address, summed.as_ref().and_then(|(summed, _)| summed.figures), &mut batch)?;
+        let evaluates = plan.privacy.as_ref().is_some_and(|own| own.evaluates(model.version.number()));
+        let figures = summed.as_ref().and_then(|(summed, _)| summed.figures).filter(|_| evaluates);
+        let judged = self.judged(&address, figures, &mut batch)?;
         if let Some(ledger) = &mut model.ledger {
             // With the version's record, and so before anybody can see it.
             ledger.charge(&mut batch, &address)?;

@@ -51,7 +51,13 @@ fn sees(privacy: Option<&PrivacyPlan>) -> Vec<String> {
             if asked.subset < 1.0 {
                 lines.push(format!("A round's sum holds {} of the parameters, drawn anew each round.", percent(asked.subset)));
             }
-            if privacy.evaluate_every > 0 {
+            if let Some(noise) = privacy.evaluation_noise() {
+                lines.push(format!(
+                    "Every {} versions a sum also says what share of their hold-outs devices classify rightly with the version, to {noise} devices (a \
+                     standard deviation of noise that is part of the same budget).",
+                    privacy.evaluate_every
+                ));
+            } else if privacy.evaluate_every > 0 {
                 lines.push(format!(
                     "Every {} versions a sum also says how the version does on the devices' hold-outs together: examples, hits, loss, and how many \
                      devices are in which twentieth of the accuracy.",
@@ -241,6 +247,8 @@ mod tests {
             noisy("local", ""),
             noisy("distributed", ""),
             noisy("distributed", "").replace("= 30", "= 20"),
+            format!("{EVALUATED}{}", noisy("distributed", ", evaluation_noise = 5.0")),
+            format!("{EVALUATED}{}", noisy("distributed", ", evaluation_noise = 6.0")),
             noisy("central", "").replace("4.0", "2.0"),
             noisy("central", "").replace("1e-3", "1e-4"),
             noisy("central", ", mechanism = { tree = { participations_max = 2, separation_min = 3 } }"),

@@ -44,9 +44,10 @@ impl NoisyMean {
             return Ok(None);
         }
         let norm_max = libm::ldexp(dp.clip, numerics.fixed().fraction_bits());
-        let multiplier = privacy.update_multiplier().filter(|multiplier| *multiplier > 0.0);
-        let noise =
-            multiplier.map(|multiplier| SumNoise::new(multiplier, norm_max, numerics.parameters())).transpose()?;
+        let multiplier = privacy.update_multiplier(dp.noise_multiplier);
+        let noise = (dp.noise_multiplier > 0.0)
+            .then(|| SumNoise::new(multiplier, norm_max, numerics.parameters()))
+            .transpose()?;
         // A device moves the count by one half up or down, which is one unit.
         let count_noise = privacy.count_noise().map(|count| SumNoise::new(2.0 * count, COUNT_UNITS, 1)).transpose()?;
         // A sample's size says who is in it: the mean is over how many are expected.

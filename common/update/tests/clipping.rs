@@ -5,7 +5,7 @@
 use starling_privacy::noise::Simulated;
 use starling_spec::random::{Purpose, Random};
 use starling_spec::{TaskFile, TaskPlan};
-use starling_update::{Fold, Local, RoundNumbers, SecureSums, admit, norm, seal_private};
+use starling_update::{Fold, Local, LocalFigures, RoundNumbers, SecureSums, admit, norm, seal_private};
 use starling_wire::{Address, DeviceId, Digest, RunId, TaskId, UpdateReport};
 
 const REPORT: UpdateReport = UpdateReport { weight: 1, train_loss: 0.5, steps: 1, within_clip: false };
@@ -13,6 +13,7 @@ const ADDRESS: Address = Address { task: TaskId([0; 16]), run: RunId(1), round: 
 const DEVICES: usize = 40;
 
 fn plan(privacy: &str) -> TaskPlan {
+    let evaluation = if privacy.contains("evaluation_noise") { "holdout = 0.1\nevaluate_every = 1" } else { "" };
     let text = format!(
         r#"
         name = "t"
@@ -27,6 +28,7 @@ fn plan(privacy: &str) -> TaskPlan {
         codec = "q8"
         [federation]
         devices = {DEVICES}
+        {evaluation}
         [privacy]
         weights = "uniform"
         {privacy}
@@ -125,10 +127,10 @@ const SHARES: &str = r#"
     adaptive_clip = { rate = 1.0, clip_max = 1e6, count_noise = 2.0 }
 "#;
 
-fn vector(sums: &SecureSums, round: u32, index: usize) -> Vec<i64> {
+fn vector(sums: &SecureSums, round: u32, index: usize, figures: Option<&LocalFigures>) -> Vec<i64> {
     let delta = delta(sums.numerics().parameters(), round, index);
     let mut words = Simulated::new(round.into(), &[index as u64]);
-    let local = Local { delta: &delta, report: &REPORT, figures: None };
+    let local = Local { delta: &delta, report: &REPORT, figures };
     sums.encode(local, &Digest([7; 32]), index as u64, &mut words).expect("a vector")
 }
 
@@ -146,7 +148,7 @@ fn the_count_goes_through_a_noisy_secure_sum_with_the_noise_that_it_states() {
     for round in 1..=rounds {
         let mut sum = vec![0i64; sums.numerics().coordinates()];
         for index in 0..DEVICES {
-            sum.iter_mut().zip(vector(&sums, round, index)).for_each(|(sum, value)| *sum += value);
+            sum.iter_mut().zip(vector(&sums, round, index, None)).for_each(|(sum, value)| *sum += value);
         }
         let summed = sums.decode(&sum, &Digest([7; 32]), DEVICES).expect("a sum");
         let share = summed.within_clip.expect("it is counted");
@@ -161,6 +163,42 @@ fn the_count_goes_through_a_noisy_secure_sum_with_the_noise_that_it_states() {
     // 200 draws: standard errors of 5 % of the deviation, and of 0.22 devices.
     assert!((squares.sqrt() / stated - 1.0).abs() < 0.16, "{} devices, stated {stated}", squares.sqrt());
     assert!(mean.abs() < 0.8, "{mean}");
+}
+
+#[test]
+fn accuracies_go_through_it_too_and_leave_what_they_need_of_the_noise_to_the_count() {
+    let more = SHARES.replace("delta = 1e-5 }", "delta = 1e-5, evaluation_noise = 4.0 }");
+    let plan = plan(&more);
+    let sums = numbers(&plan, Some(1.0)).secure.expect("secure sums");
+    let (mut squares, mut means) = ([0.0; 2], [0.0; 2]);
+    let rounds = 200;
+    for round in 1..=rounds {
+        let mut sum = vec![0i64; sums.numerics().coordinates()];
+        for index in 0..DEVICES {
+            // 0, 25, 50 and 75 %, evenly.
+            let figures = LocalFigures { examples: 8, correct: 2 * (index as u64 % 4), loss_sum: 0.0 };
+            sum.iter_mut().zip(vector(&sums, round, index, Some(&figures))).for_each(|(sum, value)| *sum += value);
+        }
+        let summed = sums.decode(&sum, &Digest([7; 32]), DEVICES).expect("a sum");
+        let figures = summed.figures.expect("they are judged");
+        assert_eq!((figures.loss, figures.worst_tenth), (None, None), "nothing else is said");
+        let shares = [summed.within_clip.expect("counted") - 0.5, figures.accuracy.expect("classes") - 0.375];
+        for (at, share) in shares.into_iter().enumerate() {
+            let devices = share * DEVICES as f64;
+            means[at] += devices / f64::from(rounds);
+            squares[at] += devices * devices / f64::from(rounds);
+        }
+    }
+    for (at, stated) in [2.0, 4.0].into_iter().enumerate() {
+        let stated = stated * (DEVICES as f64 / 16.0).sqrt();
+        // 200 draws: standard errors of 5 % of the deviation, and of 7 % of it on the mean.
+        assert!(
+            (squares[at].sqrt() / stated - 1.0).abs() < 0.16,
+            "{at}: {} devices, stated {stated}",
+            squares[at].sqrt()
+        );
+        assert!(means[at].abs() < 0.25 * stated, "{at}: {}", means[at]);
+    }
 }
 
 fn plan_without_count() -> std::sync::Arc<SecureSums> {

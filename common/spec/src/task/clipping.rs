@@ -47,13 +47,6 @@ impl AdaptiveClip {
         self.count_noise.or(cohort.map(|cohort| cohort / 20.0))
     }
 
-    /// The part of the noise multiplier z that is left for the updates: `(z⁻² − (2σ_b)⁻²)^(−1/2)`, so that the count and the sum together
-    /// have z (Andrew et al. 2021, Theorem 1). A device moves the count of halves by half a device at most.
-    pub fn update_multiplier(noise_multiplier: f64, count_noise: f64) -> f64 {
-        let share = noise_multiplier / (2.0 * count_noise);
-        noise_multiplier / (1.0 - share * share).sqrt()
-    }
-
     /// Checks the section as part of `privacy`.
     pub(super) fn check(&self, privacy: &PrivacySection, federation: &FederationSection) -> Result<(), SpecError> {
         let wrong = |key: &str, value: &dyn ToString, expected: String| {

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::clipping::{CLIP_MAX, CLIP_MIN};
+use super::clipping::{CLIP_MAX, CLIP_MIN, expected_cohort};
 use super::privacy::{PrivacySection, Weights, cohort_max, honest_min};
-use super::{Participation, TaskFile};
+use super::{Participation, TaskFile, TaskKind};
 use crate::error::SpecError;
 
 /// `privacy.dp`: differential privacy of a run. The unit is a device: neighbouring federations differ in one device's presence.
@@ -25,6 +25,10 @@ pub struct DpSection {
     /// How the noise of one round relates to that of others.
     #[serde(default, skip_serializing_if = "DpMechanism::is_independent")]
     pub mechanism: DpMechanism,
+    /// The standard deviation of the noise on the sum of the devices' accuracies over their hold-outs, in devices, on the smallest sum: what
+    /// `federation.evaluate_every` needs under noise. It has a part of the noise's budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation_noise: Option<f64>,
 }
 
 /// Who adds the noise.
@@ -99,13 +103,14 @@ impl DpSection {
             ));
         }
         let federation = &task.federation;
-        if !federation.goal.is_train() || federation.evaluate_every > 0 {
+        if !federation.goal.is_train() {
             return Err(SpecError::value(
-                if federation.goal.is_train() { "federation.evaluate_every" } else { "federation.goal" },
-                federation.evaluate_every,
-                "figures of devices' own rows carry no noise: leave it out where privacy.dp is asked for",
+                "federation.goal",
+                format!("{:?}", federation.goal).to_lowercase(),
+                "figures of devices' own rows carry no noise: a run for nothing else has no privacy.dp",
             ));
         }
+        self.check_evaluation(section, task)?;
         if task.update.codec.keeps_residual() {
             return Err(SpecError::value(
                 "update.codec",
@@ -128,6 +133,40 @@ impl DpSection {
                 "federation.devices",
                 "nothing",
                 "under participation = \"poisson\" and tree aggregation sums are divided by fraction × devices: say how many there are",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether figures over hold-outs have noise.
+    fn check_evaluation(&self, section: &PrivacySection, task: &TaskFile) -> Result<(), SpecError> {
+        let federation = &task.federation;
+        let every = federation.evaluate_every;
+        let Some(noise) = self.evaluation_noise else {
+            return match every {
+                0 => Ok(()),
+                _ => Err(SpecError::value(
+                    "federation.evaluate_every",
+                    every,
+                    "figures of devices' own rows need noise: leave it out, or say privacy.dp.evaluation_noise where devices add noise in shares",
+                )),
+            };
+        };
+        let wrong = |expected: String| Err(SpecError::value("privacy.dp.evaluation_noise", noise, expected));
+        if self.mode != DpMode::Distributed || task.kind == TaskKind::Regression || every == 0 {
+            return wrong(
+                "it is on accuracies inside a sum with noise: use mode = \"distributed\", a task with classes, and federation.evaluate_every"
+                    .into(),
+            );
+        }
+        let part = |sigma: f64| (self.noise_multiplier / (2.0 * sigma)).powi(2);
+        let cohort = expected_cohort(federation.devices, federation.fraction);
+        let count = section.adaptive_clip.and_then(|adaptive| adaptive.count_noise(cohort));
+        let parts = part(noise) + count.map_or(0.0, part);
+        if !(noise > 0.0 && noise.is_finite() && parts < 1.0) {
+            return wrong(format!(
+                "the sum of (noise_multiplier / 2σ)² over it and the count of an adapting norm is {parts:.3}: expected below 1, to leave some of the \
+                 budget for the updates"
             ));
         }
         Ok(())

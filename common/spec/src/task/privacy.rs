@@ -258,10 +258,18 @@ impl PrivacyPlan {
         adaptive.count_noise(self.cohort())
     }
 
-    /// The noise multiplier of the sum of updates: more than `dp.noise_multiplier` where a count beside it has its part.
-    pub fn update_multiplier(&self) -> Option<f64> {
-        let whole = self.asked.dp.as_ref()?.noise_multiplier;
-        Some(self.count_noise().map_or(whole, |count| AdaptiveClip::update_multiplier(whole, count)))
+    /// The deviation of the noise on the sum of accuracies over hold-outs, in devices; none where none is summed under noise.
+    pub fn evaluation_noise(&self) -> Option<f64> {
+        self.asked.dp.as_ref().filter(|dp| dp.noise_multiplier > 0.0)?.evaluation_noise
+    }
+
+    /// The noise multiplier of the sum of updates where all that a round says has `whole` together: more than that where a count or an accuracy
+    /// beside it has its part (Andrew et al. 2021, Theorem 1: a device moves either by half a device at most), and not a number where those need
+    /// more than all of it.
+    pub fn update_multiplier(&self, whole: f64) -> f64 {
+        let beside = self.count_noise().into_iter().chain(self.evaluation_noise());
+        let parts: f64 = beside.map(|sigma| (whole / (2.0 * sigma)).powi(2)).sum();
+        whole / (1.0 - parts).sqrt()
     }
 
     /// Whether devices that train from this version say inside the sum how it does.

@@ -134,6 +134,19 @@ fn noise_in_shares_needs_a_sum_with_devices_that_keep_theirs_to_themselves() {
     };
     let plan = crate::TaskPlan::new(&set("20").expect("a task"), 1).expect("a plan");
     assert_eq!(plan.privacy.expect("a private plan").honest_min(), 14, "six of thirty may collude");
+    let evaluated = |noise: &str| {
+        let mut task = set("20").expect("a task");
+        (task.federation.evaluate_every, task.federation.holdout) = (2, 0.1);
+        task.privacy.as_mut().and_then(|privacy| privacy.dp.as_mut()).expect("noise").evaluation_noise =
+            noise.parse().ok();
+        task.checked().map_err(|error| error.to_string())
+    };
+    assert!(evaluated("none").expect_err("no noise").starts_with("federation.evaluate_every = 2"));
+    assert!(evaluated("0.5").expect_err("all of the budget").starts_with("privacy.dp.evaluation_noise = 0.5"));
+    let plan = crate::TaskPlan::new(&evaluated("1.0").expect("a task"), 1).expect("a plan");
+    let privacy = plan.privacy.expect("a private plan");
+    // 1 / √(1 − 1/4).
+    assert!((privacy.update_multiplier(1.0) - 1.154_700_538_379_251_7).abs() < 1e-12);
     let error = set("6").expect_err("all of the smallest sum may collude").to_string();
     assert!(error.starts_with("privacy.cohort_min = 6"), "{error}");
 }
@@ -203,7 +216,7 @@ fn a_clipping_norm_adapts_where_its_count_can_have_noise_and_only_up_to_its_cap(
     let privacy = plan.privacy.as_ref().expect("a private plan");
     assert_eq!((plan.adaptive_clip(), privacy.count_noise()), (Some(0.5), Some(5.0)), "a twentieth of the cohort");
     // 2 / √(1 − (2/10)²): the count takes a twenty-fifth of the budget.
-    let updates = privacy.update_multiplier().expect("noise");
+    let updates = privacy.update_multiplier(2.0);
     assert!((updates - 2.041_241_452_319_315).abs() < 1e-12, "{updates}");
     let clip = |clip| plan.for_round(clip).and_then(|plan| plan.privacy?.asked.clip());
     assert_eq!((clip(Some(3.0)), clip(Some(4.0))), (Some(3.0), Some(4.0)));

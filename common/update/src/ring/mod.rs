@@ -85,15 +85,19 @@ pub struct Shares {
     pub honest: u32,
     /// The deviation of the noise on the count of updates within the clipping norm, in devices, on that sum; none where they are not counted.
     pub count_noise: Option<f64>,
+    /// The same for the sum of another share from 0 to 1 that devices say.
+    pub share_noise: Option<f64>,
 }
 
 /// What a device says beside its delta.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RingReport<'a> {
     /// Examples that it trained on.
     pub examples: u32,
     /// A value for each metric, from 0 to its maximum; left out where nothing is tallied.
     pub metrics: &'a [u32],
+    /// A share from 0 to 1, where one is summed under noise; one half is nothing said.
+    pub share: f64,
 }
 
 /// The sum, in the terms of the run.
@@ -107,6 +111,8 @@ pub struct RingMean {
     pub within_clip: Option<f64>,
     /// The sums of the metrics.
     pub metrics: Vec<i128>,
+    /// The mean of the devices' shares, where those are summed under noise.
+    pub share: Option<f64>,
 }
 
 /// The numeric contract of a run's secure sums.
@@ -118,8 +124,8 @@ pub struct RingNumerics {
     quantiser: Quantiser,
     // Weight, clip bit, metrics.
     tallies: Vec<Tally>,
-    // The clip bit where there is noise.
-    estimate: Option<Estimate>,
+    // Where there is noise: the clip bit, then the share, as far as they are asked for.
+    estimates: Vec<Estimate>,
     noise: Option<ShareNoise>,
     sum_max: u64,
     ring: Ring,
@@ -167,13 +173,12 @@ impl RingNumerics {
         let sum_max = u64::from(cohort_max).checked_mul(level_max).ok_or_else(wide)?;
         let ring = Ring::for_sum(sum_max).ok_or_else(wide)?;
         let settings = settings.clone();
-        let (estimate, noise) = (None, None);
-        let mut numerics = Self { settings, parameters, sent, quantiser, tallies, estimate, noise, sum_max, ring };
-        if let Some(Shares { noise_multiplier, honest, count_noise }) = numerics.settings.noise {
+        let (estimates, noise) = (Vec::new(), None);
+        let mut numerics = Self { settings, parameters, sent, quantiser, tallies, estimates, noise, sum_max, ring };
+        if let Some(Shares { noise_multiplier, honest, count_noise, share_noise }) = numerics.settings.noise {
             let norm_squared = numerics.norm_squared_max();
-            numerics.estimate = count_noise
-                .map(|count_noise| Estimate::new(norm_squared, level_max, noise_multiplier, count_noise))
-                .transpose()?;
+            let deviations: Vec<f64> = count_noise.into_iter().chain(share_noise).collect();
+            numerics.estimates = Estimate::all(norm_squared, level_max, noise_multiplier, &deviations)?;
             let norm_max = libm::sqrt(numerics.norm_squared_max() as f64);
             let noise = ShareNoise::new(noise_multiplier, norm_max, honest, numerics.coordinates())
                 .map_err(|reason| RingError::Noise { honest, reason })?;
@@ -194,10 +199,10 @@ impl RingNumerics {
         self.ring
     }
 
-    /// Coordinates of a vector: the parameters that are sent, then the digits of the tallies, or the clip bit under noise.
+    /// Coordinates of a vector: the parameters that are sent, then the digits of the tallies, or under noise the clip bit and the share.
     pub fn coordinates(&self) -> usize {
-        let beside: usize = self.tallies.iter().map(Tally::digits).sum();
-        self.sent + beside + self.estimate.map_or(0, |estimate| estimate.coordinates())
+        let digits: usize = self.tallies.iter().map(Tally::digits).sum();
+        self.sent + digits + self.estimates.iter().map(Estimate::coordinates).sum::<usize>()
     }
 
     /// The largest magnitude of a device's coordinate, noise included.
@@ -218,7 +223,8 @@ impl RingNumerics {
     /// The largest squared L2 norm of a vector's coordinates before noise, parameters and tallies together: its sensitivity.
     pub fn norm_squared_max(&self) -> u64 {
         let tallies: u64 = self.tallies.iter().map(Tally::norm_squared_max).sum();
-        self.quantiser.norm_squared_max() + tallies + self.estimate.map_or(0, |estimate| estimate.norm_squared())
+        let estimates: u64 = self.estimates.iter().map(Estimate::norm_squared).sum();
+        self.quantiser.norm_squared_max() + tallies + estimates
     }
 
     /// A bound on the expected number of coordinates of one update that lie beyond the scale's range and are cut to it: a sub-Gaussian
@@ -265,8 +271,10 @@ impl RingNumerics {
         for (tally, value) in self.tallies.iter().zip(tallied) {
             tally.write(value, &mut coordinates)?;
         }
-        if let Some(estimate) = &self.estimate {
-            estimate.write(within, &mut coordinates);
+        let counts = self.settings.noise.is_some_and(|noise| noise.count_noise.is_some());
+        let shares = [f64::from(u8::from(within)), report.share].into_iter().skip(usize::from(!counts));
+        for (estimate, share) in self.estimates.iter().zip(shares) {
+            estimate.write(share, rounding_key, &mut coordinates);
         }
         if let Some(noise) = &self.noise {
             noise.add_to(&mut coordinates, words);
@@ -292,7 +300,15 @@ impl RingNumerics {
         let weight_sum = tallied.next().unwrap_or(weight_max * devices as i128);
         let counted = tallied.next().map(|count| count as f64 / devices.max(1) as f64);
         let metrics = tallied.collect();
-        let within_clip = self.estimate.map_or(counted, |estimate| Some(estimate.read(&sum[self.sent..], devices)));
+        let mut rest = &sum[self.sent..];
+        let mut estimated = self.estimates.iter().map(|estimate| {
+            let (own, more) = rest.split_at(estimate.coordinates());
+            rest = more;
+            estimate.read(own, devices)
+        });
+        let counts = self.settings.noise.is_some_and(|noise| noise.count_noise.is_some());
+        let within_clip = if counts { estimated.next() } else { counted };
+        let share = estimated.next();
         if weight_sum <= 0 {
             return Err(RingError::NoExamples);
         }
@@ -301,7 +317,7 @@ impl RingNumerics {
         #[allow(clippy::cast_possible_truncation, reason = "rounding to the master's precision is meant")]
         let mut values: Vec<f32> = levels.iter().map(|level| (*level as f64 * factor) as f32).collect();
         rotate_back(&mut values, seed(shared));
-        Ok(RingMean { mean: self.scatter(values, shared), weight_sum, within_clip, metrics })
+        Ok(RingMean { mean: self.scatter(values, shared), weight_sum, within_clip, metrics, share })
     }
 
     /// Parameters that a round's updates hold, where they do not hold all of them; `shared` is the commitment of its sum.

@@ -27,13 +27,20 @@ pub struct LocalFigures {
     pub loss_sum: f64,
 }
 
+impl LocalFigures {
+    /// The share that is classified rightly, where anything is held out.
+    pub(super) fn accuracy(&self) -> Option<f64> {
+        (self.examples > 0).then(|| (self.correct as f64 / self.examples as f64).min(1.0))
+    }
+}
+
 /// How a version does on the hold-outs of the devices of a sum.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SummedFigures {
     /// The share of examples that is classified rightly; none for a regression.
     pub accuracy: Option<f64>,
-    /// The mean loss of an example, each device's cut at 16.
-    pub loss: f64,
+    /// The mean loss of an example, each device's cut at 16; none under noise.
+    pub loss: Option<f64>,
     /// The mean accuracy of the tenth of the devices that does worst, to 2.5 points; none over fewer than 30 devices.
     pub worst_tenth: Option<f64>,
 }
@@ -64,9 +71,10 @@ impl FigureTallies {
         let count = self.maxima().len();
         let from = out.len();
         out.resize(from + count, 0);
-        let Some(figures) = figures.filter(|figures| figures.examples > 0) else { return };
+        let Some((figures, accuracy)) = figures.and_then(|figures| Some((figures, figures.accuracy()?))) else {
+            return;
+        };
         let examples = figures.examples.min(EXAMPLES_MAX.into()) as f64;
-        let accuracy = (figures.correct as f64 / figures.examples as f64).min(1.0);
         let loss = figures.loss_sum / figures.examples as f64;
         // What is no number counts as the worst.
         let loss = if loss.is_nan() { f64::from(LOSS_MAX) } else { loss.clamp(0.0, LOSS_MAX.into()) };
@@ -87,7 +95,7 @@ impl FigureTallies {
         let of_examples = |sum: i128| sum as f64 / *examples as f64;
         Some(SummedFigures {
             accuracy: self.has_classes.then(|| of_examples(*correct)),
-            loss: of_examples(*loss) / f64::from(LOSS_LEVELS),
+            loss: Some(of_examples(*loss) / f64::from(LOSS_LEVELS)),
             worst_tenth: worst_tenth(cells),
         })
     }
@@ -134,18 +142,18 @@ mod tests {
         let got = summed(TALLIES, &[figures(10, 5, 12.0), figures(30, 27, 6.0), None, figures(0, 0, 0.0)]);
         let got = got.expect("figures");
         assert_eq!((got.accuracy, got.worst_tenth), (Some(0.8), None), "four devices have no tenth");
-        assert!((got.loss - 18.0 / 40.0).abs() < 1e-12);
+        assert!((got.loss.expect("a loss") - 18.0 / 40.0).abs() < 1e-12);
         assert_eq!(summed(TALLIES, &[None, None]), None);
     }
 
     #[test]
     fn what_is_beyond_its_bounds_is_cut_to_them() {
         let huge = summed(TALLIES, &[figures(1 << 40, 1 << 39, 1e300)]).expect("figures");
-        assert!((huge.accuracy.expect("classes") - 0.5).abs() < 1e-4 && huge.loss == 16.0);
-        assert_eq!(summed(TALLIES, &[figures(7, 3, f64::NAN)]).expect("figures").loss, 16.0);
+        assert!((huge.accuracy.expect("classes") - 0.5).abs() < 1e-4 && huge.loss == Some(16.0));
+        assert_eq!(summed(TALLIES, &[figures(7, 3, f64::NAN)]).expect("figures").loss, Some(16.0));
         let regression = FigureTallies { has_classes: false };
         let got = summed(regression, &[figures(4, 0, 2.0)]).expect("figures");
-        assert_eq!((got.accuracy, got.loss, got.worst_tenth), (None, 0.5, None));
+        assert_eq!((got.accuracy, got.loss, got.worst_tenth), (None, Some(0.5), None));
     }
 
     #[test]

@@ -59,7 +59,8 @@ pub struct Summed {
     pub train_loss: f64,
     /// The share of devices whose update was within the clipping norm, where that is summed: as noise has it, so it may be below 0 or above 1.
     pub within_clip: Option<f64>,
-    /// How the version that they trained from does on their hold-outs, where they said so.
+    /// How the version that they trained from does on their hold-outs, where they said so. Under noise it is the mean of their own accuracies, as
+    /// noise has it, and means nothing in rounds that do not ask for it.
     pub figures: Option<SummedFigures>,
 }
 
@@ -99,6 +100,7 @@ impl SecureSums {
                 noise_multiplier: dp.noise_multiplier,
                 honest: privacy.honest_min(),
                 count_noise: privacy.count_noise(),
+                share_noise: privacy.evaluation_noise(),
             }),
         };
         let numerics = RingNumerics::new(&settings, parameters)?;
@@ -193,7 +195,8 @@ impl SecureSums {
         if let Some(tallies) = self.figures {
             tallies.write(figures, &mut metrics);
         }
-        let report = RingReport { examples: report.weight, metrics: &metrics };
+        let share = figures.and_then(LocalFigures::accuracy).unwrap_or(0.5);
+        let report = RingReport { examples: report.weight, metrics: &metrics, share };
         self.numerics.encode(delta, report, session, rounding_key, words)
     }
 
@@ -202,13 +205,16 @@ impl SecureSums {
     /// # Errors
     /// [`RingError`] when the sum is of another plan.
     pub fn decode(&self, sum: &[i64], session: &Digest, devices: usize) -> Result<Summed, RingError> {
-        let RingMean { mean, weight_sum, within_clip, metrics } = self.numerics.decode(sum, session, devices)?;
+        let RingMean { mean, weight_sum, within_clip, metrics, share } = self.numerics.decode(sum, session, devices)?;
         let levels = metrics.first().map_or(f64::NAN, |levels| *levels as f64);
         Ok(Summed {
             mean,
             weight: u64::try_from(weight_sum).unwrap_or(0),
             train_loss: levels / f64::from(LOSS_LEVELS) * LOSS_MAX / (devices.max(1) as f64),
-            figures: self.figures.and_then(|tallies| tallies.read(metrics.get(1..)?)),
+            figures: match share {
+                Some(accuracy) => Some(SummedFigures { accuracy: Some(accuracy), loss: None, worst_tenth: None }),
+                None => self.figures.and_then(|tallies| tallies.read(metrics.get(1..)?)),
+            },
             within_clip,
         })
     }
