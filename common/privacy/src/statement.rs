@@ -146,7 +146,8 @@ fn not_protected(privacy: Option<&PrivacyPlan>) -> Vec<String> {
     let mut lines = Vec::new();
     if is_secure(privacy) {
         lines.push(
-            "No witnesses watch who is enrolled: the operator could stuff the cohort with devices of his own and see what is left of the sum."
+            "No witnesses watch who is enrolled: the operator could stuff the cohort with devices of his own and see what is left of the sum. (No \
+             plan can name them: a device whose owner does, by `roster_witness`, stays away from such a cohort.)"
                 .to_owned(),
         );
         lines.push("Sums of nearly the same devices can be compared from round to round.".to_owned());
