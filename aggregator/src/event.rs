@@ -8,7 +8,7 @@ use bytes::Bytes;
 use starling_net::{AdminLink, Link};
 use starling_protocol::run::Stage;
 use starling_update::{Admitted, Numerics};
-use starling_wire::{Address, BlobHeader, DeviceId, Refusal, Role, RunId, SecureLetter, ToAggregator, ToClient};
+use starling_wire::{Address, BlobHeader, DeviceId, Refusal, Role, RunId, ToAggregator, ToClient};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::access::{Denied, Permitted};
@@ -76,7 +76,7 @@ pub(crate) enum Event {
     /// The worker has closed a stage of a secure sum.
     StageClosed(Box<Closed>),
     /// What the open stage of a secure sum asks of a device that is back.
-    Letter(DeviceId, Address, Box<SecureLetter>),
+    Letter(DeviceId, Address, Bytes),
     /// A body was read and checked.
     Body(DeviceId, Address, Result<Box<Staged>, Refusal>),
     /// Bytes of blobs that moved for a run.

@@ -202,7 +202,7 @@ impl Hub {
             }
             Event::Mailed(device, address, stage, taken) => self.mailed(device, address, stage, taken).await,
             Event::StageClosed(closed) => self.stage_closed(*closed).await,
-            Event::Letter(device, address, letter) => self.send_letter(device, address, &letter),
+            Event::Letter(device, address, letter) => self.send_letter(device, address, letter),
             Event::Moved { run, up, down } => {
                 if let Some(run) = self.runs.get_mut(&run) {
                     run.bytes_up += up;

@@ -165,7 +165,7 @@ impl State {
                 Err(error) => Event::Committed(address.run, Err(chain(&error))),
             }),
             Job::Remind(device, address) => {
-                self.remind(&address, device).map(|letter| Event::Letter(device, address, Box::new(letter)))
+                self.remind(&address, device).map(|letter| Event::Letter(device, address, letter))
             }
             Job::DropOut(device, address) => {
                 self.drop_out(&address, device);

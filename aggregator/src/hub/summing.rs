@@ -1,8 +1,9 @@
 //! What the hub does about secure sums: messages to the worker, letters to devices, stages to the run's machine.
 
+use bytes::Bytes;
 use starling_protocol::run::Stage;
 use starling_secagg::Kind;
-use starling_wire::{Address, BlobHeader, DeviceId, Refusal, SecureLetter, SecureMail, ToClient};
+use starling_wire::{Address, BlobHeader, DeviceId, Refusal, SecureMail, ToClient, secure};
 
 use super::Hub;
 use crate::worker::{Closed, Job};
@@ -71,17 +72,14 @@ impl Hub {
     /// The worker has closed a stage: letters go out before the machine looks at the next one.
     pub(super) async fn stage_closed(&mut self, closed: Closed) {
         let Closed { address, members, letters } = closed;
-        letters.iter().for_each(|(device, letter)| self.send_letter(*device, address, letter));
+        letters.into_iter().for_each(|(device, letter)| self.send_letter(device, address, letter));
         let now_ms = self.now_ms();
         self.with_machine(address.run, |machine| machine.handle_closed(now_ms, &address, members)).await;
     }
 
-    pub(super) fn send_letter(&mut self, device: DeviceId, address: Address, letter: &SecureLetter) {
-        let mut down = 0;
-        for part in letter.parts(address) {
-            down += part.bytes.len() as u64;
-            self.fleet.send(device, ToClient::Secure(part));
-        }
+    pub(super) fn send_letter(&mut self, device: DeviceId, address: Address, letter: Bytes) {
+        let down = letter.len() as u64;
+        secure::parts(letter, address).for_each(|part| self.fleet.send(device, ToClient::Secure(part)));
         if let Some(run) = self.runs.get_mut(&address.run) {
             run.bytes_down += down;
         }

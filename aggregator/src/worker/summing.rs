@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use starling_audit::Contribution;
 use starling_audit::enrolment::key_digest;
 use starling_net::Certified;
@@ -23,8 +24,8 @@ pub(super) struct Summing {
     /// The certificates that each device came with, and those between them and the CA, each once.
     leaves: BTreeMap<DeviceId, Vec<u8>>,
     between: BTreeSet<Vec<u8>>,
-    /// Which members of the roster are in the audit log, under what witnesses have co-signed.
-    rolls: Vec<Arc<Roll>>,
+    /// While the stage is open that tells everybody of everybody: what it asks, one copy for all.
+    roster: Option<Bytes>,
 }
 
 /// What closing a stage leads to.
@@ -33,14 +34,14 @@ pub(crate) struct Closed {
     pub(crate) address: Address,
     /// Who is asked in the next stage; after the last one, whose updates are in the sum.
     pub(crate) members: Result<BTreeSet<DeviceId>, Refusal>,
-    pub(crate) letters: Vec<(DeviceId, SecureLetter)>,
+    pub(crate) letters: Vec<(DeviceId, Bytes)>,
 }
 
 impl Summing {
     fn new(sums: &SecureSums, address: Address, model: Digest) -> Result<Self, Refusal> {
         let round = SecureRound::new(&sums.setup(address, model)).map_err(|refused| refused.refusal())?;
-        let (certified, leaves, between, rolls) = Default::default();
-        Ok(Self { address, round, certified, leaves, between, rolls })
+        let (certified, leaves, between, roster) = Default::default();
+        Ok(Self { address, round, certified, leaves, between, roster })
     }
 
     /// Takes in the certificates that a device shows with its keys.
@@ -60,16 +61,22 @@ impl Summing {
         members.filter_map(|member| Some((member, key_digest(self.certified.key(&member)?)))).collect()
     }
 
+    /// The roster, with everybody's certificates and where the audit log, under what witnesses have co-signed, has them.
+    fn roster(&self, rolls: Vec<Arc<Roll>>) -> Option<Bytes> {
+        let members = self.round.members();
+        let message = self.round.message(members.first()?)?.to_vec();
+        let leaves = members.iter().filter_map(|member| self.leaves.get(member));
+        let certificates = leaves.chain(&self.between).cloned().collect();
+        Some(SecureLetter { message, certificates, rolls }.to_bytes())
+    }
+
     /// What the open stage asks of `device`.
-    fn letter(&self, device: &DeviceId) -> Option<SecureLetter> {
-        let message = self.round.message(device)?.to_vec();
-        let (mut certificates, mut rolls) = (Vec::new(), Vec::new());
+    fn letter(&self, device: &DeviceId) -> Option<Bytes> {
+        let message = self.round.message(device)?;
         if self.round.names_members() {
-            certificates.extend(self.round.members().iter().filter_map(|member| self.leaves.get(member).cloned()));
-            certificates.extend(self.between.iter().cloned());
-            rolls.clone_from(&self.rolls);
+            return self.roster.clone();
         }
-        Some(SecureLetter { message, certificates, rolls })
+        Some(SecureLetter { message: message.to_vec(), ..SecureLetter::default() }.to_bytes())
     }
 }
 
@@ -123,7 +130,7 @@ impl State {
         let closed = closed.and_then(|(members, keys)| {
             let rolls = if keys.is_empty() { Vec::new() } else { self.audit.rolls(&keys) };
             let summing = self.summing(&address, stage)?;
-            summing.rolls = rolls;
+            summing.roster = summing.round.names_members().then(|| summing.roster(rolls)).flatten();
             let letters = members.iter().filter_map(|device| Some((*device, summing.letter(device)?))).collect();
             Ok((members, letters))
         });
@@ -147,7 +154,7 @@ impl State {
     }
 
     /// What the open stage asks of a device that is back.
-    pub(super) fn remind(&self, address: &Address, device: DeviceId) -> Option<SecureLetter> {
+    pub(super) fn remind(&self, address: &Address, device: DeviceId) -> Option<Bytes> {
         let summing = self.models.get(&address.run)?.summing.as_ref()?;
         (summing.address == *address).then(|| summing.letter(&device)).flatten()
     }

@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Address;
@@ -65,8 +66,7 @@ pub struct SecurePart {
     /// Where in it this part begins.
     pub offset: u32,
     /// The part.
-    #[serde(with = "serde_bytes")]
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 /// What an aggregator sends in a stage of a secure sum.
@@ -80,23 +80,34 @@ pub struct SecureLetter {
     pub rolls: Vec<Arc<Roll>>,
 }
 
+/// The parts of a letter. They share its memory.
+///
+/// # Panics
+/// If the letter has 4 GiB or more.
+pub fn parts(letter: Bytes, address: Address) -> impl Iterator<Item = SecurePart> {
+    let total = u32::try_from(letter.len()).expect("a letter has less than 4 GiB");
+    let count = letter.len().div_ceil(PART_BYTES_MAX);
+    (0..count).map(move |part| {
+        let from = part * PART_BYTES_MAX;
+        let bytes = letter.slice(from..letter.len().min(from + PART_BYTES_MAX));
+        SecurePart { address, total, offset: u32::try_from(from).expect("below the total"), bytes }
+    })
+}
+
 impl SecureLetter {
     /// The letter as parts.
     ///
     /// # Panics
     /// If a certificate is longer than [`CERTIFICATE_BYTES_MAX`], or a roll than its bounds: whoever took them in has checked that.
     pub fn parts(&self, address: Address) -> impl Iterator<Item = SecurePart> {
-        let bytes = self.to_bytes();
-        let total = u32::try_from(bytes.len()).expect("a letter has less than 4 GiB");
-        let count = bytes.len().div_ceil(PART_BYTES_MAX);
-        (0..count).map(move |part| {
-            let from = part * PART_BYTES_MAX;
-            let part = bytes[from..bytes.len().min(from + PART_BYTES_MAX)].to_vec();
-            SecurePart { address, total, offset: u32::try_from(from).expect("below the total"), bytes: part }
-        })
+        parts(self.to_bytes(), address)
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
+    /// The letter as bytes, of which [`parts`] makes parts: one copy is enough for all who get the same letter.
+    ///
+    /// # Panics
+    /// As [`Self::parts`].
+    pub fn to_bytes(&self) -> Bytes {
         let mut out = Vec::new();
         out.extend_from_slice(&u32::try_from(self.message.len()).expect("a message has less than 4 GiB").to_le_bytes());
         out.extend_from_slice(&self.message);
@@ -108,7 +119,7 @@ impl SecureLetter {
             out.extend_from_slice(certificate);
         }
         self.rolls.iter().for_each(|roll| roll.write(&mut out));
-        out
+        out.into()
     }
 
     /// Reads a letter that has come whole.
@@ -203,6 +214,9 @@ mod tests {
             whole = letters.take(part, 1 << 20).expect("in order");
         }
         assert_eq!(whole, Some(letter()));
+        let bytes = letter().to_bytes();
+        let own = |part: &SecurePart| bytes.as_ptr_range().contains(&part.bytes.as_ptr());
+        assert!(super::parts(bytes.clone(), address(1)).all(|part| own(&part)), "parts are no copies");
         let empty = SecureLetter::default();
         let only = empty.parts(address(1)).next().expect("one part");
         assert_eq!(letters.take(only, 64).expect("whole"), Some(empty));
@@ -239,6 +253,6 @@ mod tests {
         for cut in [0, 3, 5, 100] {
             assert!(SecureLetter::from_bytes(&letter().to_bytes()[..cut]).is_err());
         }
-        assert!(SecureLetter::from_bytes(&[letter().to_bytes(), vec![0]].concat()).is_err());
+        assert!(SecureLetter::from_bytes(&[&letter().to_bytes()[..], &[0]].concat()).is_err());
     }
 }
