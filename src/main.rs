@@ -5,6 +5,7 @@ mod bench_runtime;
 mod budget;
 mod demo;
 mod evaluator;
+mod example_budget;
 mod fleet;
 mod model;
 mod privacy;

@@ -5,7 +5,7 @@ mod plan;
 use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
-use starling_privacy::{Accountant, SampledGaussian, noise_multiplier, statement};
+use starling_privacy::{Accountant, SampledGaussian, examples, noise_multiplier, statement};
 
 use crate::report::{JsonArgs, Table};
 use crate::task_input::TaskArgs;
@@ -93,7 +93,12 @@ pub(crate) fn command(verb: &Privacy) -> Result<()> {
         Privacy::Epsilon(args) => (&args.run, args.noise_multiplier),
         Privacy::Plan(args) => return plan::command(args),
         Privacy::Statement(StatementArgs { task, rounds_spent, json }) => {
-            let words = statement::words(task.read()?.plan.privacy.as_ref(), *rounds_spent);
+            let input = task.read()?;
+            let mut words = statement::words(input.plan.privacy.as_ref(), *rounds_spent);
+            if let Some((noise, epsilon)) = examples::words(&input.plan.train, input.task.federation.rounds) {
+                words.noise.push(noise);
+                words.epsilon.extend(epsilon);
+            }
             return json.finish(&words, &words);
         }
         Privacy::Noise(NoiseArgs { run, epsilon }) => {

@@ -14,6 +14,7 @@ use starling_protocol::run::{Answer, HeldOut};
 use starling_spec::TaskKind;
 
 use crate::budget::Summary;
+use crate::example_budget::ExampleSummary;
 use crate::model::file;
 use crate::report::{JsonArgs, Table, bytes as size, figure, percent, progress};
 use crate::simulation::{Ran, simulate_from};
@@ -53,6 +54,9 @@ pub(crate) struct Simulated {
     /// What the figures of `epsilon` mean, where privacy is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) privacy: Option<Summary>,
+    /// What the figures of `example_epsilon` mean, where `train.dp_sgd` is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) example_privacy: Option<ExampleSummary>,
     /// The accuracy at which the run was to stop.
     pub(crate) target: Option<f64>,
     /// The first round that reached it.
@@ -96,6 +100,9 @@ pub(crate) struct Round {
     pub(crate) clip: Option<f64>,
     /// Privacy spent so far; null where no differential privacy is asked for, and where updates are clipped and no noise is added.
     pub(crate) epsilon: Option<f64>,
+    /// Privacy of one example spent so far, on the device on which most is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) example_epsilon: Option<f64>,
 }
 
 /// Runs the command.
@@ -136,6 +143,7 @@ fn said(answer: &Answer) -> String {
 fn table(result: &Simulated, kind: TaskKind, wall_s: f64) -> Table {
     let mut columns = vec!["round", "cohort", "train loss", "test loss", "test accuracy", "held-out", "up", "down"];
     columns.extend(result.privacy.as_ref().map(|_| "epsilon"));
+    columns.extend(result.example_privacy.as_ref().map(|_| "of one example"));
     let mut table = Table::new(&columns);
     let accuracy = |share| if kind == TaskKind::Regression { "–".to_owned() } else { percent(share) };
     for round in &result.rounds {
@@ -150,6 +158,7 @@ fn table(result: &Simulated, kind: TaskKind, wall_s: f64) -> Table {
             size(round.bytes_down),
         ];
         row.extend(result.privacy.as_ref().map(|_| figure(round.epsilon, 4)));
+        row.extend(result.example_privacy.as_ref().map(|_| figure(round.example_epsilon, 4)));
         table.row(row);
     }
     if let Some(target) = result.target {
@@ -160,6 +169,9 @@ fn table(result: &Simulated, kind: TaskKind, wall_s: f64) -> Table {
     }
     if let Some(privacy) = &result.privacy {
         privacy.sentences().into_iter().for_each(|sentence| table.note(sentence));
+    }
+    if let Some(examples) = &result.example_privacy {
+        examples.sentences().into_iter().for_each(|sentence| table.note(sentence));
     }
     table.note(format!("model {} ({} parameters), {wall_s:.1} s", result.model_digest, result.parameters));
     table

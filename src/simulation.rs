@@ -21,10 +21,11 @@ use starling_wire::{Address, DeviceId, Digest, RoundKind, RunId, TaskId};
 use self::owed::Owed;
 use self::secure::Secure;
 use crate::budget::Budget;
+use crate::example_budget::ExampleBudget;
 use crate::report::percent;
 use crate::simulate::{self, Round};
 use crate::task_input::TaskInput;
-use crate::world::{Pool, World};
+use crate::world::{Device, Pool, World};
 
 /// What came of a run.
 pub(crate) struct Ran {
@@ -75,6 +76,9 @@ struct Simulation<'world> {
     staged: Staged,
     secure: Option<Secure>,
     budget: Option<Budget>,
+    examples: Option<ExampleBudget>,
+    /// No device has budget left for its examples.
+    over: bool,
     version: Version,
     base: Arc<Vec<f32>>,
     previous: Option<Previous>,
@@ -147,6 +151,8 @@ impl<'world> Simulation<'world> {
             staged: Staged::default(),
             secure,
             budget,
+            examples: ExampleBudget::of(plan, world.devices.iter().map(Device::examples)),
+            over: false,
             base: Arc::new(version.decoded().into_owned()),
             version,
             previous: None,
@@ -162,7 +168,7 @@ impl<'world> Simulation<'world> {
     fn run(mut self, bar: &ProgressBar) -> Result<Ran> {
         self.machine.handle_all_available(self.now_ms, self.world.devices.iter().map(|device| device.id));
         let mut finished = false;
-        while !finished {
+        while !finished && !self.over {
             let mut asked = BTreeSet::new();
             let (mut task, mut closing) = (None, None);
             while let Some(action) = self.machine.poll_action() {
@@ -264,6 +270,7 @@ impl<'world> Simulation<'world> {
         }
         self.owed.settle(contributors);
         let epsilon = self.budget.as_ref().map(|budget| budget.spent(address.round)).transpose()?;
+        let example_epsilon = self.examples.as_mut().map(ExampleBudget::largest).transpose()?;
         let (digest, encoded) = (self.version.digest(), self.version.encoded().clone());
         // In f32 a difference saves next to nothing: the aggregator always sends the whole.
         let differs = self.input.task.update.difference && self.world.plan.update.down != CodecSpec::F32;
@@ -289,6 +296,7 @@ impl<'world> Simulation<'world> {
             bytes_down: staged.bytes_down,
             clip: self.numbers.plan.adaptive_clip(),
             epsilon,
+            example_epsilon,
         });
         if next_clip.is_some() {
             self.numbers = RoundNumbers::of(&self.world.plan, next_clip, cohort_max(&self.input.task.federation))?;
@@ -319,6 +327,10 @@ impl<'world> Simulation<'world> {
             final_loss: last.and_then(|round| round.test_loss),
             model_digest: self.version.digest().to_string(),
             privacy: self.budget.as_ref().map(|budget| budget.summary(last.and_then(|round| round.epsilon))),
+            example_privacy: self
+                .examples
+                .as_ref()
+                .map(|examples| examples.summary(last.and_then(|round| round.example_epsilon))),
             rounds: self.rounds,
         };
         Ran { simulated, parameters: self.version.decoded().into_owned(), answer: self.answer }

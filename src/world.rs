@@ -76,6 +76,11 @@ impl Device {
         !self.train.is_empty()
     }
 
+    /// Examples that it trains on.
+    pub(crate) fn examples(&self) -> usize {
+        self.train.len()
+    }
+
     /// Whether there is anything to evaluate on.
     pub(crate) fn holds_out(&self) -> bool {
         !self.holdout.is_empty()
@@ -245,14 +250,21 @@ fn train(
     let never = AtomicBool::new(false);
     let mut delta = base.to_vec();
     let path = TrainPath { device: key, round: u64::from(address.round) };
-    let outcome = network
-        .train(&mut delta, &world.loaded.train, &device.train, path, &never)
-        .with_context(|| format!("device {} failed to train in {address}", device.id))?;
+    let private = plan.train.dp_sgd.is_some();
+    let outcome = if private {
+        // Not the words of the noise on updates.
+        let mut words = Simulated::new(plan.seed, &[path.round, key, 1]);
+        network.train_private(&mut delta, &world.loaded.train, &device.train, path, &never, &mut words)
+    } else {
+        network.train(&mut delta, &world.loaded.train, &device.train, path, &never)
+    };
+    let outcome = outcome.with_context(|| format!("device {} failed to train in {address}", device.id))?;
     delta.iter_mut().zip(base).for_each(|(value, base)| *value -= base);
     let report = UpdateReport {
         weight: outcome.examples.min(plan.update.weight_max),
-        train_loss: outcome.loss_mean,
-        steps: outcome.steps,
+        // Of examples, without noise: it stays where it is.
+        train_loss: if private { 0.0 } else { outcome.loss_mean },
+        steps: if private { 0 } else { outcome.steps },
         within_clip: false,
     };
     if plan.is_secure() {

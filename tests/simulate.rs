@@ -146,3 +146,46 @@ fn pooled_training_makes_as_many_passes_as_the_federation() {
     assert_eq!(epochs.len(), 2);
     assert!(epochs[1]["test_accuracy"].as_f64().is_some_and(|accuracy| accuracy > 0.8), "{json}");
 }
+
+#[test]
+fn noise_on_examples_is_told_with_all_that_its_figure_means_and_ends_a_device_at_its_budget() {
+    // One device with all 3,823 digits: 39 steps an epoch, each drawing 100 of them as expected.
+    let settings = [
+        "train.dp_sgd={ clip = 1.0, noise_multiplier = 1.0, delta = 1e-5, epsilon_max = 2.0 }",
+        "train.batch=100",
+        "train.lr=0.5",
+        "model.layers=[\"flatten\", { linear = { out = 10 } }]",
+        "federation.devices=1",
+        "federation.partition=iid",
+        "federation.holdout=0",
+        "federation.evaluate_every=0",
+        "federation.rounds=400",
+    ];
+    let extra: Vec<&str> = settings.iter().flat_map(|setting| ["--set", *setting]).collect();
+    let bytes = simulate(&extra);
+    assert_eq!(bytes, simulate(&[&extra[..], &["--threads", "2"]].concat()), "inv 11: noise and coins of the seed");
+    let json: Value = serde_json::from_slice(&bytes).expect("JSON");
+    let rounds = json["rounds"].as_array().expect("rounds");
+    let spent: Vec<f64> = rounds.iter().map(|round| round["example_epsilon"].as_f64().expect("a figure")).collect();
+    let last = spent[spent.len() - 1];
+    assert!(spent.len() > 1 && spent.len() < 400 && spent.is_sorted() && last <= 2.0, "{spent:?}");
+    let told = &json["example_privacy"];
+    assert_eq!((&told["unit"], &told["simulated"]), (&"example of one device".into(), &true.into()), "{told:#}");
+    assert_eq!((&told["devices_exhausted"], &told["steps_max"]), (&1.into(), &(39 * spent.len()).into()), "{told:#}");
+    for word in ["neighbours", "sampling", "adversary"] {
+        assert!(told[word].as_str().is_some_and(|text| !text.is_empty()), "{told:#}");
+    }
+    assert!(rounds.iter().all(|round| round["train_loss"].is_null()), "the loss of examples stays at home");
+    assert!(json["final_accuracy"].as_f64().is_some_and(|accuracy| accuracy > 0.5), "{}", json["final_accuracy"]);
+    // By hand: all steps at once, and one round more, which the device did not take part in.
+    let by_hand = |rounds: usize| {
+        let (rate, steps) = ((100.0f64 / 3823.0).to_string(), (39 * rounds).to_string());
+        let settings = ["--noise-multiplier", "1", "--delta", "1e-5", "--unit", "example", "--json"];
+        let output =
+            starling(&[&["privacy", "epsilon", "--sampling-rate", &rate, "--steps", &steps], &settings[..]].concat());
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        answer["epsilon"].as_f64().expect("a figure")
+    };
+    assert_eq!(by_hand(spent.len()), last);
+    assert!(by_hand(spent.len() + 1) > 2.0);
+}

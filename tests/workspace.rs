@@ -18,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("secagg", &["wire"]),
     ("engine", &["compress", "spec", "wire"]),
     ("exchange", &["compress", "spec", "wire"]),
-    ("model", &["data", "engine", "compress", "spec", "wire"]),
+    ("model", &["data", "engine", "compress", "privacy", "spec", "wire"]),
     ("search", &["exchange", "model", "engine", "compress", "data", "spec", "wire"]),
     ("update", &["compress", "privacy", "secagg", "spec", "wire"]),
     ("protocol", &["update", "compress", "privacy", "secagg", "spec", "wire"]),

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use starling_daemon::entropy;
 use starling_data::{Dataset, load, partition, split_holdout};
 use starling_model::{Network, TrainPath};
 use starling_spec::{Scale, TaskKind, TaskPlan};
@@ -17,7 +18,8 @@ use crate::survey;
 ///
 /// The network is built at the first job of a plan and kept for its next one, the data at the first job of a task; a job of
 /// another one, or [`Learner::release`], drops them. The same plan, device, rows and round give the same bytes as `starling simulate`
-/// (invariant 11): batch order and masks are keyed by (seed, device, round), and nothing else is random.
+/// (invariant 11): batch order and masks are keyed by (seed, device, round), and nothing else is random. With `train.dp_sgd` batches and noise are of
+/// the system's entropy, and no two trainings give the same.
 pub struct BurnLearner {
     bindings: Vec<TaskBinding>,
     prepared: Mutex<Option<Prepared>>,
@@ -86,6 +88,9 @@ impl BurnLearner {
         if plan.kind == TaskKind::NextToken {
             section.context = plan.shape.first().copied();
         }
+        if let Some(dp_sgd) = &plan.train.dp_sgd {
+            dp_sgd.check_data(&section, plan.scale).map_err(|error| LearnError::Plan(Box::new(error)))?;
+        }
         let failed = |error: starling_data::DataError| LearnError::NoData(error.to_string());
         let loaded = load(&section, plan.kind, &plan.shape, Path::new(""), key.seed).map_err(failed)?;
         let data = match binding.partition {
@@ -130,14 +135,22 @@ impl Learner for BurnLearner {
         self.bindings.iter().map(|binding| binding.name.clone()).collect()
     }
 
+    fn examples(&self, job: &Job) -> Result<u32, LearnError> {
+        self.with(job, |prepared| Ok(u32::try_from(prepared.rows.train.len()).unwrap_or(u32::MAX)))
+    }
+
     fn train(&self, job: &Job, base: Vec<f32>, stop: &AtomicBool) -> Result<Trained, LearnError> {
         self.with(job, |prepared| {
             let mut delta = base.clone();
             let path = TrainPath { device: job.device_key(), round: u64::from(job.address.round) };
-            let outcome = prepared
-                .network
-                .train(&mut delta, &prepared.rows.data, &prepared.rows.train, path, stop)
-                .map_err(|error| LearnError::Failed(Box::new(error)));
+            let Prepared { network, rows, .. } = prepared;
+            let outcome = match job.plan.train.dp_sgd {
+                Some(_) => {
+                    network.train_private(&mut delta, &rows.data, &rows.train, path, stop, &mut entropy::words())
+                }
+                None => network.train(&mut delta, &rows.data, &rows.train, path, stop),
+            };
+            let outcome = outcome.map_err(|error| LearnError::Failed(Box::new(error)));
             if stop.load(Ordering::Relaxed) {
                 return Err(LearnError::Stopped);
             }

@@ -70,6 +70,17 @@ pub trait Learner: Send + Sync + 'static {
     /// The names of the tasks that it has data for: what the device offers itself for, and all that it accepts.
     fn tasks(&self) -> Vec<String>;
 
+    /// How many examples it would train on: what `train.dp_sgd` draws from.
+    ///
+    /// # Errors
+    /// [`LearnError`]; a learner that knows no examples takes part in no such plan.
+    fn examples(&self, job: &Job) -> Result<u32, LearnError> {
+        Err(LearnError::NoData(format!(
+            "{} asks for train.dp_sgd, and nothing here is trained example by example",
+            job.plan.name
+        )))
+    }
+
     /// Trains from `base`. It looks at `stop` between steps and returns [`LearnError::Stopped`] once it is set.
     ///
     /// # Errors

@@ -126,6 +126,34 @@ pub struct PrivacyStatus {
     pub restores_unbounded: u32,
     /// The latest runs.
     pub runs: Vec<SpentStatus>,
+    /// What the latest runs with DP-SGD have spent of single examples: another unit, which adds to none of the figures above.
+    #[serde(default)]
+    pub examples: Vec<ExampleStatus>,
+}
+
+/// What one run has spent of one example of this device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExampleStatus {
+    /// The task.
+    pub task: String,
+    /// The run.
+    pub run: u32,
+    /// Rounds that the device trained in, or may have.
+    pub rounds: u32,
+    /// How many of those are assumed, after a restore.
+    pub rounds_assumed: u32,
+    /// The steps of all of them.
+    pub steps: u32,
+    /// The largest probability with which a step drew an example.
+    pub sampling_rate: f64,
+    /// The deviation of the noise on a step's sum, in clipping norms of one example's gradient.
+    pub noise_multiplier: f64,
+    /// What they have spent, at the owner's delta; nothing when no number bounds it.
+    pub epsilon: Option<f64>,
+    /// What the plan lets them spend, at its own delta.
+    pub epsilon_max: Option<f64>,
+    /// When this was last written, in seconds since 1970.
+    pub written_unix_s: u64,
 }
 
 /// What one run has spent.

@@ -248,7 +248,17 @@ impl Work<'_> {
     fn train(&self) -> Result<Report, Decline> {
         let (job, base) = self.prepare()?;
         let figures = self.figures(&job, &base)?;
+        let private = job.plan.train.dp_sgd.is_some();
+        if private {
+            // Durable before a step is taken: its noise is new each time.
+            let examples = self.learner.examples(&job).map_err(|error| self.declined(&error))?;
+            self.owner.spend_examples(&job.plan, &job.address, examples)?;
+        }
         let mut trained = self.learner.train(&job, base, &self.stop).map_err(|error| self.declined(&error))?;
+        if private {
+            // The loss is of examples, without noise.
+            trained.report = UpdateReport { train_loss: 0.0, steps: 0, ..trained.report };
+        }
         let id = self.order.job;
         if job.plan.is_secure() {
             // Each attempt at masking it is charged there.

@@ -12,10 +12,12 @@ use starling_wire::{Address, BLOB_HEADER_BYTES, DeviceId, Evaluation, Statistics
 use super::Simulation;
 use crate::world::{Done, Job};
 
+/// Attempts at a round before a run ends whose devices have no budget left: the others are too few for its quorum.
+const ATTEMPTS_MAX: u16 = 100;
+
 impl Simulation<'_> {
     pub(super) fn train(&mut self, address: Address, asked: &BTreeSet<usize>) -> Result<()> {
-        let (mut cohort, idle): (Vec<usize>, Vec<usize>) =
-            asked.iter().partition(|device| self.world.devices[**device].has_training_rows());
+        let (mut cohort, idle) = self.taking_part(address, asked)?;
         self.decline(address, &idle);
         cohort.iter().for_each(|device| self.send_model(*device));
         // The order of arrival decides only whose updates an over-selected round does without: it is drawn.
@@ -41,6 +43,25 @@ impl Simulation<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Who of `asked` trains, which is charged here, and who has no rows or no budget for its examples.
+    pub(super) fn taking_part(
+        &mut self,
+        address: Address,
+        asked: &BTreeSet<usize>,
+    ) -> Result<(Vec<usize>, Vec<usize>)> {
+        let (mut cohort, mut idle) = (Vec::new(), Vec::new());
+        for device in asked {
+            let ready = self.world.devices[*device].has_training_rows()
+                && self.examples.as_mut().map_or(Ok(true), |examples| examples.begin(*device))?;
+            if ready { cohort.push(*device) } else { idle.push(*device) }
+        }
+        self.over = self
+            .examples
+            .as_ref()
+            .is_some_and(|examples| examples.is_over() || examples.exhausted() > 0 && address.attempt >= ATTEMPTS_MAX);
+        Ok((cohort, idle))
     }
 
     /// What `device` owes from earlier rounds, where the codec keeps a residual.
@@ -74,7 +95,8 @@ impl Simulation<'_> {
         self.fold.add(&admitted)?;
         let report = admitted.report();
         self.staged.weight += u64::from(report.weight);
-        self.staged.loss_sum += f64::from(report.train_loss) * f64::from(report.weight);
+        let loss = if report.says_loss() { f64::from(report.train_loss) } else { f64::NAN };
+        self.staged.loss_sum += loss * f64::from(report.weight);
         self.staged.bytes_up += BLOB_HEADER_BYTES as u64 + sealed.bytes().len() as u64;
         Ok(())
     }

@@ -146,8 +146,7 @@ fn drawn(seed: u64, path: &[u64]) -> Zeroizing<[u8; 32]> {
 impl Simulation<'_> {
     /// The first stage of a secure round, and the training beside it.
     pub(super) fn begin_sum(&mut self, address: Address, asked: &BTreeSet<usize>) -> Result<()> {
-        let (cohort, idle): (Vec<usize>, Vec<usize>) =
-            asked.iter().partition(|device| self.world.devices[**device].has_training_rows());
+        let (cohort, idle) = self.taking_part(address, asked)?;
         self.decline(address, &idle);
         cohort.iter().for_each(|device| self.send_model(*device));
         let figures = self.figures(&cohort)?;

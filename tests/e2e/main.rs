@@ -4,6 +4,7 @@ mod audit;
 mod backup;
 mod command;
 mod compress;
+mod examples;
 mod kill_aggregator;
 mod kill_device;
 mod ledger;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use clap::Subcommand;
 use starling_daemon::exit::Exit;
+use starling_privacy::Statement;
+use starling_privacy::examples::meaning;
 use starling_store::{Store, StoreError};
 
 use super::{complain, load, print};
@@ -108,6 +110,26 @@ fn describe(ledger: &PrivacyStatus) -> String {
         lines.push(format!(
             "the state folder was restored {} times without a lifetime budget: runs that began and ended since the backup are not in this",
             ledger.restores_unbounded
+        ));
+    }
+    for run in &ledger.examples {
+        lines.push(format!(
+            "{} run {}  of one example: epsilon {}{}, {} rounds{}, {} steps at a sampling rate of {:.6}, noise: {} clipping norms",
+            run.task,
+            run.run,
+            amount(run.epsilon),
+            run.epsilon_max.map_or_else(String::new, |most| format!(" (the plan's budget: {most})")),
+            run.rounds,
+            if run.rounds_assumed > 0 { format!(", {} of them assumed", run.rounds_assumed) } else { String::new() },
+            run.steps,
+            run.sampling_rate,
+            run.noise_multiplier
+        ));
+    }
+    if !ledger.examples.is_empty() {
+        let Statement { unit, neighbours, sampling, adversary } = meaning();
+        lines.push(format!(
+            "of one example: unit: {unit}; neighbours: {neighbours}; sampling: {sampling}; adversary: {adversary}"
         ));
     }
     lines.push(

@@ -5,6 +5,8 @@
 //! | `spent` | task id, run | [`Spent`]: the plan's noise, and how many of its rounds have an update of this device in them, or may have |
 //! | `ledger` | `head` | [`Head`]: the era that the records are of, and what was lost sight of |
 //!
+//! What DP-SGD spends of single examples is another unit and another table (`examples.rs`).
+//!
 //! It belongs to the state folder, not to a certificate: a device that is enrolled anew goes on with it. Only `wipe` ends it.
 //!
 //! *What counts.* An update that is sealed counts, whether or not it arrives: after a crash nobody knows. An update is charged once
@@ -19,11 +21,12 @@
 //! runs that began and ended meanwhile nothing is known, but that the lifetime budget held: what was left of it counts as
 //! spent. Where there is none, the status says how often that happened.
 
+mod examples;
 mod price;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -97,6 +100,9 @@ pub(crate) struct Ledger {
 struct Books {
     head: Head,
     runs: BTreeMap<Key, Spent>,
+    examples: BTreeMap<Key, examples::Steps>,
+    /// Runs in which a training was turned away for its budget, by this process.
+    examples_over: BTreeSet<Key>,
 }
 
 impl Ledger {
@@ -105,7 +111,8 @@ impl Ledger {
     /// # Errors
     /// The store's.
     pub(crate) fn open(store: Arc<Store>, state_dir: &Path, budget: Budget) -> Result<Self, StoreError> {
-        let mut books = Books { head: store.get(LEDGER, HEAD)?.unwrap_or_default(), runs: BTreeMap::new() };
+        let (head, examples) = (store.get(LEDGER, HEAD)?.unwrap_or_default(), examples::read(&store)?);
+        let mut books = Books { head, examples, ..Books::default() };
         for (name, spent) in store.scan::<Spent>(SPENT)? {
             let (task, run) = name.split_once('/').unwrap_or_default();
             if let (Ok(task), Ok(run)) = (task.parse(), run.parse()) {
@@ -272,6 +279,7 @@ impl Ledger {
             epsilon_lost: books.head.lost_epsilon,
             restores_unbounded: books.head.lost_unbounded,
             runs: shown.collect(),
+            examples: examples::status(&books.examples, budget.delta),
         }
     }
 

@@ -250,3 +250,92 @@ fn inv13_turns_that_the_price_rests_on_are_kept_by_the_device_itself() {
     let two = device.ledger(budget).status().epsilon_spent.expect("noise bounds it");
     assert!(two > one, "{two} after {one}");
 }
+
+/// A plan under which a device of 1,000 examples draws each with a probability of 0.01 in each of 100 steps.
+fn private(more: &str) -> TaskPlan {
+    let dp_sgd = format!("{{ clip = 1.0, noise_multiplier = 1.1, delta = 1e-5{more} }}");
+    starling_testkit::plan::small(&format!("[train]\nbatch = 10\nepochs = 1\ndp_sgd = {dp_sgd}"))
+}
+
+/// Charges a training on 1,000 examples in a process that ends right after.
+fn train(device: &Device, plan: &TaskPlan, run: u32, round: u32, owners: Option<f64>) -> Result<(), PolicyRule> {
+    device.ledger(BUDGET).spend_examples(plan, &address(run, round), 1_000, owners)
+}
+
+/// What the accountant says of so many trainings of 100 steps with q = 0.01 and z = 1.1.
+fn accounted(trainings: u32, delta: f64) -> f64 {
+    let steps = starling_privacy::SampledGaussian::new(0.01, 1.1, 100 * trainings).expect("steps");
+    starling_privacy::Accountant::Pld.epsilon(&[steps], delta).expect("an epsilon")
+}
+
+#[test]
+fn inv5_trainings_with_noise_on_examples_are_counted_before_they_begin_and_over_restarts() {
+    let device = Device::new();
+    (1..=3).for_each(|round| train(&device, &private(""), 1, round, None).expect("there is no budget"));
+    train(&device, &private(""), 1, 3, None).expect("the same round again has other noise");
+    let status = device.ledger(BUDGET).status();
+    let [spent] = &status.examples[..] else { panic!("{status:?}") };
+    assert_eq!((spent.rounds, spent.rounds_assumed, spent.steps), (4, 0, 400));
+    assert_eq!(spent.epsilon, Some(accounted(4, BUDGET.delta)), "at the owner's delta");
+    assert!(status.runs.is_empty(), "another unit, another table");
+    device.ledger(BUDGET).spend_examples(&private(""), &address(1, 4), 500, None).expect("fewer examples now");
+    let status = device.ledger(BUDGET).status();
+    assert_eq!((status.examples[0].sampling_rate, status.examples[0].steps), (0.02, 450), "all at the larger rate");
+}
+
+#[test]
+fn inv13_a_training_that_would_pass_a_budget_of_examples_does_not_begin() {
+    let within = |most: f64| format!(", epsilon_max = {most}");
+    let two_and_a_bit = accounted(2, 1e-5) * 1.000_001;
+    let device = Device::new();
+    let plan = private(&within(two_and_a_bit));
+    let both = [1, 2].map(|round| train(&device, &plan, 1, round, None));
+    assert_eq!(both, [Ok(()), Ok(())]);
+    assert_eq!(train(&device, &plan, 1, 3, None), Err(PolicyRule::EpsilonExample), "the plan's");
+    assert_eq!(device.ledger(BUDGET).status().examples[0].rounds, 2, "what does not begin costs nothing");
+    let owners = Some(accounted(1, BUDGET.delta) * 1.000_001);
+    assert_eq!(train(&device, &private(""), 2, 1, owners), Ok(()));
+    assert_eq!(train(&device, &private(""), 2, 2, owners), Err(PolicyRule::EpsilonExample), "the owner's");
+    assert_eq!(train(&device, &private(""), 3, 1, owners), Ok(()), "another run");
+    // Once turned away, a run is declined before a model is fetched for it.
+    let ledger = device.ledger(BUDGET);
+    assert_eq!(ledger.allows_examples(&plan, &address(1, 3), None), Ok(()));
+    let refused = ledger.spend_examples(&plan, &address(1, 3), 1_000, None);
+    assert_eq!(refused, Err(PolicyRule::EpsilonExample));
+    assert_eq!(ledger.allows_examples(&plan, &address(1, 4), None), Err(PolicyRule::EpsilonExample));
+    assert_eq!(ledger.allows_examples(&local(), &address(1, 4), None), Ok(()));
+    assert_eq!(
+        ledger.allows_examples(&local(), &address(1, 4), owners),
+        Err(PolicyRule::Noise),
+        "noise on updates is another unit"
+    );
+}
+
+#[test]
+fn inv5_a_restored_ledger_counts_the_trainings_that_may_have_been() {
+    let device = Device::new();
+    train(&device, &private(""), 1, 1, None).expect("charged");
+    device.backup();
+    (2..=4).for_each(|round| train(&device, &private(""), 1, round, None).expect("charged"));
+    device.restore();
+    train(&device, &private(""), 1, 5, None).expect("charged");
+    let spent = &device.ledger(BUDGET).status().examples[0];
+    // Rounds 1 to 4, 5 that may have been under way, and 5 now.
+    assert_eq!((spent.rounds, spent.rounds_assumed, spent.steps), (6, 4, 600));
+}
+
+#[test]
+fn inv6_a_ledger_that_is_full_begins_no_budget_anew() {
+    let device = Device::new();
+    let ledger = device.ledger(BUDGET);
+    ledger.spend_examples(&private(""), &address(1, 1), 1_000, None).expect("charged");
+    {
+        let mut books = ledger.lock();
+        let spent = books.examples[&(TASK, RunId(1))].clone();
+        let others = (2..=u32::try_from(RUNS_MAX).expect("small")).map(|run| ((TASK, RunId(run)), spent.clone()));
+        books.examples.extend(others);
+    }
+    let full = ledger.spend_examples(&private(""), &address(9_999, 1), 1_000, None);
+    assert_eq!(full, Err(PolicyRule::Ledger));
+    ledger.spend_examples(&private(""), &address(1, 2), 1_000, None).expect("a run that it knows goes on");
+}

@@ -112,6 +112,18 @@ impl Owner {
         self.ledger.spend(plan, address, base).map_err(Decline::Policy)
     }
 
+    /// Writes down, durably, what a training with DP-SGD on so many examples spends of each of them, before it begins. Blocks.
+    ///
+    /// # Errors
+    /// A budget is gone, or nothing could be written: it must not begin then.
+    pub(crate) fn spend_examples(&self, plan: &TaskPlan, address: &Address, examples: u32) -> Result<(), Decline> {
+        let owners = self.settings.epsilon_example_per_run;
+        self.ledger.spend_examples(plan, address, examples, owners).map_err(|rule| {
+            tracing::warn!(task = plan.name, %address, rule = rule.name(), code = rule.code(), "declined: {}", rule.text());
+            Decline::Policy(rule)
+        })
+    }
+
     /// What is spent, for the thread that masks updates.
     pub(crate) fn ledger(&self) -> Arc<Ledger> {
         Arc::clone(&self.ledger)
@@ -139,7 +151,11 @@ impl Owner {
         let now = (self.local_time)();
         let facts = Facts { minute: now.minute, bytes_today: self.traffic.today(now.day) };
         rules::check(&self.settings, &facts, plan, start)?;
-        if start.kind == RoundKind::Train { self.ledger.allows(plan, start) } else { Ok(()) }
+        if start.kind != RoundKind::Train {
+            return Ok(());
+        }
+        self.ledger.allows(plan, start)?;
+        self.ledger.allows_examples(plan, &start.address, self.settings.epsilon_example_per_run)
     }
 }
 

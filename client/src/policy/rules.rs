@@ -16,7 +16,7 @@ pub(super) struct Facts {
     pub(super) bytes_today: u64,
 }
 
-/// The first rule that forbids the round, in the order of their codes.
+/// A rule that forbids the round, if one does.
 pub(super) fn check(
     settings: &PolicySettings,
     facts: &Facts,
@@ -43,6 +43,10 @@ pub(super) fn check(
     }
     if !training && !lets_metrics_out(settings, plan) {
         return Err(PolicyRule::Metrics);
+    }
+    if !training && plan.train.dp_sgd.is_some() {
+        // Figures carry no noise: no budget of examples has room for them.
+        return Err(PolicyRule::EpsilonExample);
     }
     if let Some(most) = settings.bytes_per_day
         && facts.bytes_today.saturating_add(bytes_foreseen(plan, start)) > most

@@ -29,7 +29,10 @@ pub struct PolicySettings {
     /// refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epsilon_lifetime: Option<f64>,
-    /// The probability of failure that both are stated at; a plan's own is not asked. Default 0.000001.
+    /// The most that all rounds of one run may spend of one example, by DP-SGD on this device. Plans without `train.dp_sgd` are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epsilon_example_per_run: Option<f64>,
+    /// The probability of failure that all of them are stated at; a plan's own is not asked. Default 0.000001.
     pub delta: f64,
     /// Noise that the aggregator adds counts as well: the owner trusts it to do so, and to forget the sums. Default false: what counts is
     /// noise that this device adds, alone or as a share of it in a secure sum.
@@ -58,6 +61,7 @@ impl Default for PolicySettings {
             clip_max: None,
             epsilon_per_run: None,
             epsilon_lifetime: None,
+            epsilon_example_per_run: None,
             delta: 1e-6,
             trust_aggregator_noise: false,
             publishers: Vec::new(),
@@ -116,7 +120,11 @@ impl PolicySettings {
     pub(crate) fn check(&self) -> Result<(), PolicyProblem> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let above_zero = "a finite number above 0";
-        let epsilons = [("epsilon_per_run", self.epsilon_per_run), ("epsilon_lifetime", self.epsilon_lifetime)];
+        let epsilons = [
+            ("epsilon_per_run", self.epsilon_per_run),
+            ("epsilon_lifetime", self.epsilon_lifetime),
+            ("epsilon_example_per_run", self.epsilon_example_per_run),
+        ];
         for (key, value) in epsilons.into_iter().chain([("clip_max", self.clip_max)]) {
             if let Some(value) = value.filter(|value| !positive(*value)) {
                 return Err(PolicyProblem::Value { key, value, expected: above_zero });

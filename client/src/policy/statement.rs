@@ -3,6 +3,8 @@
 use std::fmt;
 
 use serde::Serialize;
+use starling_privacy::Statement;
+use starling_privacy::examples::meaning;
 
 use super::PolicySettings;
 use crate::config::ClientConfig;
@@ -100,6 +102,9 @@ fn epsilon(policy: &PolicySettings, ledger: Option<&PrivacyStatus>) -> Vec<Strin
     lines.extend(
         policy.epsilon_lifetime.map(|most| format!("All runs of all tasks together may spend an epsilon of {most}.")),
     );
+    lines.extend(policy.epsilon_example_per_run.map(|most| {
+        format!("One run may spend an epsilon of {most} of one example of this device, by noise in the device's own training.")
+    }));
     lines.push(match policy.trust_aggregator_noise {
         true => {
             "Noise that the aggregator adds counts: the owner trusts it to add it and to forget the sums.".to_owned()
@@ -124,6 +129,14 @@ fn epsilon(policy: &PolicySettings, ledger: Option<&PrivacyStatus>) -> Vec<Strin
     lines.extend(ledger.filter(|ledger| ledger.epsilon_lost > 0.0).map(|ledger| {
         format!("Of that, {:.4} is assumed, since the state folder was restored from a backup.", ledger.epsilon_lost)
     }));
+    for spent in ledger.map_or(&[][..], |ledger| &ledger.examples[..]) {
+        let epsilon = spent.epsilon.map_or_else(|| "without bound".to_owned(), |epsilon| format!("{epsilon:.4}"));
+        let Statement { unit, neighbours, sampling, .. } = meaning();
+        lines.push(format!(
+            "Of one example, {} run {} has spent epsilon {epsilon} in {} steps. Unit: {unit}. Neighbours: {neighbours}. Sampling: {sampling}.",
+            spent.task, spent.run, spent.steps
+        ));
+    }
     lines.push(format!(
         "Delta: {:e}. Unit: this device. Neighbours: all its updates, or zeros in their place. Sampling: none assumed. Adversary: whoever \
          sees what the noise is added to, with the noise.",
@@ -212,6 +225,7 @@ mod tests {
             epsilon_lost: 0.0,
             restores_unbounded: 0,
             runs: Vec::new(),
+            examples: Vec::new(),
         }
     }
 
@@ -229,6 +243,7 @@ mod tests {
             "[policy]\nclip_max = 1.0".to_owned(),
             "[policy]\nepsilon_per_run = 2.0".to_owned(),
             "[policy]\nepsilon_lifetime = 2.0".to_owned(),
+            "[policy]\nepsilon_example_per_run = 2.0".to_owned(),
             "[policy]\ndelta = 1e-7".to_owned(),
             "[policy]\ntrust_aggregator_noise = true".to_owned(),
             format!("[policy]\npublishers = [\"{key}\"]"),

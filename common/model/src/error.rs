@@ -78,6 +78,12 @@ pub enum ModelError {
         /// The teacher's.
         got: usize,
     },
+    /// The plan asks for noise that this way of training does not add, or for none where it does.
+    #[error("{0}")]
+    Noise(&'static str),
+    /// The noise does not fit its grid.
+    #[error("the noise of train.dp_sgd cannot be drawn")]
+    Deviation(#[from] starling_privacy::noise::DeviationError),
     /// The network could not be run.
     #[error(transparent)]
     Inference(#[from] starling_engine::InferenceError),

@@ -54,6 +54,7 @@ mod network;
 mod norm;
 mod optimise;
 mod pool;
+mod private;
 mod probe;
 mod samples;
 mod sequence;

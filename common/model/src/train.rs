@@ -88,8 +88,8 @@ impl Network {
     /// convolutions that are 0 before are 0 after.
     ///
     /// # Errors
-    /// [`ModelError::Stopped`] as soon as `stop` is seen set, which is looked at before each step; else what is wrong with
-    /// the data or the parameters.
+    /// [`ModelError::Stopped`] as soon as `stop` is seen set, which is looked at before each step; [`ModelError::Noise`] where the
+    /// plan asks for DP-SGD ([`Network::train_private`]); else what is wrong with the data or the parameters.
     pub fn train(
         &mut self,
         parameters: &mut [f32],
@@ -99,6 +99,11 @@ impl Network {
         stop: &AtomicBool,
     ) -> Result<TrainOutcome, ModelError> {
         let settings = self.settings.clone();
+        if settings.dp_sgd.is_some() {
+            return Err(ModelError::Noise(
+                "the plan asks for train.dp_sgd: training without its noise is not what it says",
+            ));
+        }
         let tuning = Tuning { settings, path, map: None, teacher: None, stop, on_epoch: &mut |_, _| {} };
         self.tune(parameters, data, rows, tuning)
     }

@@ -20,7 +20,7 @@ pub use layer::Layer;
 pub use manifest::{ParamManifest, ParamRole, ParamTensor};
 pub use plan::{TaskPlan, UpdateSettings};
 pub use task::{
-    Backend, DataFormat, DataSection, DpMechanism, DpMode, DpSection, FederationSection, ModelSection, Optimizer,
-    Participation, Partition, PrivacyPlan, PrivacySection, Scale, Schedule, TAG_BYTES_MAX, TAGS_MAX, TaskFile,
-    TaskKind, TrainSettings, WeightForm, Weights, check_tags,
+    Backend, DataFormat, DataSection, DpMechanism, DpMode, DpSection, DpSgd, FederationSection, ModelSection,
+    Optimizer, Participation, Partition, PrivacyPlan, PrivacySection, Scale, Schedule, TAG_BYTES_MAX, TAGS_MAX,
+    TaskFile, TaskKind, TrainSettings, WeightForm, Weights, check_tags,
 };

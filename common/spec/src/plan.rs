@@ -113,6 +113,7 @@ impl TaskPlan {
                 "running statistics of a device's rows carry no noise: use group_norm or layer_norm under privacy.dp",
             ));
         }
+        plan.train.dp_sgd.map_or(Ok(()), |dp_sgd| dp_sgd.check_plan(&plan))?;
         Ok(plan)
     }
 
@@ -164,6 +165,7 @@ impl TaskPlan {
         let plan: Self = serde_json::from_slice(json).map_err(|error| SpecError::Toml(error.to_string()))?;
         down_checked(plan.update.down)?;
         plan.manifest()?;
+        plan.train.dp_sgd.map_or(Ok(()), |dp_sgd| dp_sgd.check_plan(&plan))?;
         Ok(plan)
     }
 

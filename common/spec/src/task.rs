@@ -4,6 +4,7 @@
 
 mod clipping;
 mod dp;
+mod dp_sgd;
 mod federation;
 mod privacy;
 mod tags;
@@ -21,6 +22,7 @@ use crate::layer::Layer;
 
 pub use clipping::{AdaptiveClip, CLIP_MIN};
 pub use dp::{DpMechanism, DpMode, DpSection};
+pub use dp_sgd::DpSgd;
 pub use federation::{FederationSection, Goal, Participation, Partition, Strategy};
 pub use privacy::{PrivacyPlan, PrivacySection, Weights};
 pub use tags::{TAG_BYTES_MAX, TAGS_MAX, check_tags};
@@ -346,6 +348,9 @@ impl TaskFile {
         }
         if let Some(privacy) = &self.privacy {
             privacy.check(&self)?;
+        }
+        if let Some(dp_sgd) = &self.train.dp_sgd {
+            dp_sgd.check(&self)?;
         }
         Ok(self)
     }

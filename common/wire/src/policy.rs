@@ -34,6 +34,8 @@ reasons! {
     Ledger = 311, "the device cannot write down what the round would spend; its log says more";
     /// The plan's limit on turns.
     Turns = 312, "the device has been in as many of the run's rounds, or in one so shortly before, as the plan's noise allows";
+    /// The budget of single examples is gone, or figures about them would carry no noise.
+    EpsilonExample = 313, "the round would spend more of the privacy of one of the device's examples than the plan or its owner allows";
 }
 
 impl fmt::Display for PolicyRule {

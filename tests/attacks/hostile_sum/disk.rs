@@ -34,7 +34,7 @@ async fn inv5_a_disk_from_the_middle_of_an_attempt_says_no_more_than_was_said_un
     scene.start_device(VICTIM).await;
     let start = scene.start(1);
     let keys = scene.tell_start(VICTIM, &start).await.message();
-    assert_eq!(attempt.said_by(VICTIM), [keys.clone()], "byte for byte");
+    assert_eq!(attempt.said_by(VICTIM), [&keys[..]], "byte for byte");
     // It is asked for more, cannot, and the disk forgets that it was asked.
     let burned = Said::Left(Decline::Secure(Refusal::SecureBurned));
     assert_eq!(scene.ask(&attempt, VICTIM, &cohort).await, burned);

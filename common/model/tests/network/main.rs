@@ -6,6 +6,7 @@ mod determinism;
 mod forms;
 mod gradients;
 mod learning;
+mod private;
 mod refusals;
 mod tuning;
 mod vectors;

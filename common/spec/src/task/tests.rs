@@ -238,3 +238,46 @@ fn a_clipping_norm_adapts_where_its_count_can_have_noise_and_only_up_to_its_cap(
     refused(&[("privacy.dp.mechanism", tree)], "privacy.adaptive_clip = ");
     refused(&[("update.value_max", "2.0")], "update.value_max = 2");
 }
+
+#[test]
+fn noise_on_examples_is_refused_where_an_example_could_not_be_told_apart() {
+    let dp_sgd = "{ clip = 1.0, noise_multiplier = 1.1, delta = 1e-5, epsilon_max = 8 }";
+    let set = |overrides: &[(&str, &str)]| {
+        let all = [("train.dp_sgd", dp_sgd)]
+            .into_iter()
+            .chain(overrides.iter().copied())
+            .map(|(key, value)| (key.into(), value.into()));
+        let task = TaskFile::parse(TASK, &all.collect::<Vec<_>>())?;
+        crate::TaskPlan::new(&task, 1)
+    };
+    let plan = set(&[]).expect("a plan");
+    let asked = plan.train.dp_sgd.expect("it is asked for");
+    assert_eq!((asked.clip, asked.noise_multiplier, asked.delta, asked.epsilon_max), (1.0, 1.1, 1e-5, Some(8.0)));
+    assert_eq!(crate::TaskPlan::from_json(&plan.to_json()).expect("it travels"), plan);
+    // 95 examples, batches of 10: ten steps an epoch, each of which draws 10 of them if all goes as expected.
+    assert_eq!((plan.train.steps(95), plan.train.sampling_rate(95)), (10, 10.0 / 95.0));
+    assert_eq!((plan.train.steps(7), plan.train.sampling_rate(7)), (1, 1.0));
+
+    let refused = |overrides: &[(&str, &str)], key: &str| {
+        let error = set(overrides).expect_err("refused").to_string();
+        assert!(error.starts_with(key), "{overrides:?}: {error}");
+    };
+    refused(&[("train.dp_sgd.clip", "0.0")], "train.dp_sgd.clip = 0");
+    refused(&[("train.dp_sgd.noise_multiplier", "0.0")], "train.dp_sgd.noise_multiplier = 0");
+    refused(&[("train.dp_sgd.delta", "1.0")], "train.dp_sgd.delta = 1");
+    refused(&[("train.dp_sgd.epsilon_max", "-1.0")], "train.dp_sgd.epsilon_max = -1");
+    refused(&[("federation.holdout", "0.1"), ("federation.evaluate_every", "2")], "federation.evaluate_every = 2");
+    refused(&[("data.scale", "standardise")], "data.scale = \"standardise\"");
+    refused(&[("data.scale", "unit"), ("data.train", "own.csv")], "data.scale = \"unit\"");
+    set(&[("data.scale", "unit")]).expect("the embedded digits have a largest value of their own");
+    let secure = [("privacy.secure_aggregation", "true"), ("privacy.clip", "1.0"), ("update.codec", "q8")];
+    let more = [("update.weight_max", "100"), ("federation.devices", "9")];
+    let mut peers = set(&[&secure[..], &more].concat()).expect("a secure plan");
+    peers.privacy.as_mut().expect("it is secure").evaluate_every = 1;
+    let error = crate::TaskPlan::from_json(&peers.to_json()).expect_err("figures").to_string();
+    assert!(error.starts_with("federation.evaluate_every = 1"), "{error}");
+    let mut peers = plan;
+    peers.layers = serde_json::from_str(r#"["flatten", {"linear":{"out":4}}, "batch_norm"]"#).expect("layers");
+    let error = crate::TaskPlan::from_json(&peers.to_json()).expect_err("batch_norm").to_string();
+    assert!(error.starts_with("model.layers = \"batch_norm\""), "{error}");
+}

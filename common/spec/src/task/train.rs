@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::DpSgd;
 use crate::error::SpecError;
 
 /// The local optimiser. Its state is fresh in each round.
@@ -40,6 +41,10 @@ pub struct TrainSettings {
     /// What the weights may be while they are trained.
     #[serde(skip_serializing_if = "WeightForm::is_free")]
     pub weights: WeightForm,
+    /// Noise on the device that protects each of its examples; none where it is not given. `starling train` and `starling model`, which train on
+    /// pooled data, leave it out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dp_sgd: Option<DpSgd>,
 }
 
 impl Default for TrainSettings {
@@ -53,6 +58,7 @@ impl Default for TrainSettings {
             steps_max: 0,
             schedule: Schedule::Constant,
             weights: WeightForm::Free,
+            dp_sgd: None,
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct SecureSums {
     figures: Option<FigureTallies>,
     privacy: PrivacyPlan,
     weight_max: u32,
+    /// Whether devices say anything of their training losses.
+    says_loss: bool,
     /// Where the clipping norm adapts.
     clipping: Option<ClipStep>,
     plan: Digest,
@@ -55,7 +57,8 @@ pub struct Summed {
     pub mean: Vec<f32>,
     /// Examples that count, or devices where they count alike.
     pub weight: u64,
-    /// The mean over devices of their training losses, each cut at 16; not a number where noise would drown it.
+    /// The mean over devices of their training losses, each cut at 16; not a number where noise would drown it, and where devices say
+    /// nothing of it.
     pub train_loss: f64,
     /// The share of devices whose update was within the clipping norm, where that is summed: as noise has it, so it may be below 0 or above 1.
     pub within_clip: Option<f64>,
@@ -110,6 +113,7 @@ impl SecureSums {
             figures,
             privacy: privacy.clone(),
             weight_max,
+            says_loss: plan.train.dp_sgd.is_none(),
             clipping: ClipStep::of(plan),
             plan: Digest::of(&plan.to_json()),
         }))
@@ -210,7 +214,11 @@ impl SecureSums {
         Ok(Summed {
             mean,
             weight: u64::try_from(weight_sum).unwrap_or(0),
-            train_loss: levels / f64::from(LOSS_LEVELS) * LOSS_MAX / (devices.max(1) as f64),
+            train_loss: if self.says_loss {
+                levels / f64::from(LOSS_LEVELS) * LOSS_MAX / (devices.max(1) as f64)
+            } else {
+                f64::NAN
+            },
             figures: match share {
                 Some(accuracy) => Some(SummedFigures { accuracy: Some(accuracy), loss: None, worst_tenth: None }),
                 None => self.figures.and_then(|tallies| tallies.read(metrics.get(1..)?)),
