@@ -22,7 +22,7 @@ use starling_protocol::participant::JobId;
 use starling_secagg::{Entropy, Refused, Restored, Unsent};
 use starling_spec::TaskPlan;
 use starling_store::Store;
-use starling_update::{Local, MaskError, Sealed, SecurePart, SecureSums, seal_masked};
+use starling_update::{Local, MaskError, Sealed, SecurePart, SecureSums, seal_masked, seal_restored};
 use starling_wire::{Address, Decline, DeviceId, Refusal, RoundStart, RunId, SecureLetter, SecureMail};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
@@ -165,6 +165,8 @@ struct Round {
     cohort: Cohort,
     watch: Option<Watch>,
     trained: Option<(JobId, Box<ToMask>)>,
+    /// The others' shares are there again for a process that is gone.
+    delivered: bool,
 }
 
 /// Who speaks for the device in an attempt.
@@ -281,7 +283,7 @@ impl Keeper {
         let trained = self.rounds.remove(&address.run).filter(same).and_then(|round| round.trained);
         // Until a roster comes nobody is known to a witness.
         let cohort = Cohort { witnessed: terms.watch.is_some().then(Default::default), ..Cohort::default() };
-        let round = Round { start, plan, credentials, said, cohort, watch: terms.watch, trained };
+        let round = Round { start, plan, credentials, said, cohort, watch: terms.watch, trained, delivered: false };
         self.rounds.insert(address.run, round);
         Ok(mail)
     }
@@ -292,7 +294,15 @@ impl Keeper {
         let mail = |message: Vec<u8>| SecureMail { address: *address, message, chain: Vec::new() };
         match &mut round.said {
             Said::Burned => Err(Refused::Burned.into()),
-            Said::Before(before) => Ok(Some(mail(before.handle(&letter.message)?.to_vec()))),
+            Said::Before(before) => {
+                let again = before.handle(&letter.message)?;
+                if before.masked() == Some(again) {
+                    // It goes as the update that it is, once the agent has done with the training.
+                    round.delivered = true;
+                    return Ok(None);
+                }
+                Ok(Some(mail(again.to_vec())))
+            }
             Said::Here(part) => {
                 let shown = letter.certificates.iter().map(Vec::as_slice);
                 if !letter.certificates.is_empty() {
@@ -313,7 +323,15 @@ impl Keeper {
     /// The masked update, once the training and the others' shares are there.
     fn mask(&mut self, run: RunId) -> Option<Report> {
         let round = self.rounds.get_mut(&run)?;
-        let Said::Here(part) = &mut round.said else { return None };
+        let part = match &mut round.said {
+            Said::Here(part) => part,
+            Said::Before(before) if round.delivered => {
+                let sealed = seal_restored(before, round.plan.update.codec)?;
+                let (job, _) = round.trained.take()?;
+                return Some(Report::Trained { job, result: Ok(Arc::new(sealed)) });
+            }
+            Said::Before(_) | Said::Burned => return None,
+        };
         if !part.is_ready() {
             return None;
         }

@@ -295,6 +295,23 @@ fn inv5_a_process_that_starts_again_repeats_itself_and_says_nothing_new() {
     assert_eq!(device.answer(1, letter), Err(Refusal::SecureBurned), "its keys died with the process");
 }
 
+#[test]
+fn inv5_a_masked_update_is_sent_again_as_the_update_that_it_is() {
+    let pki = Pki::new(1);
+    let (mut aggregator, mut devices) = advertised(&pki, 3);
+    stage(&mut aggregator, &mut devices);
+    let mut device = devices.remove(0);
+    let letter = aggregator.letter(&device.id());
+    assert_eq!(device.answer(1, letter.clone()), Ok(None), "envelopes are not answered");
+    let masked = device.mask(0.5);
+    let mut device = device.restart();
+    device.enter(1).expect("it says what it said");
+    assert_eq!(device.answer(1, letter), Ok(None), "an update is no letter: it may be longer than any frame");
+    // Training again may come to something else; what was masked stays what it is.
+    let again = device.mask(0.25);
+    assert_eq!((again.bytes(), again.digest()), (masked.bytes(), masked.digest()));
+}
+
 fn setup() -> starling_secagg::Setup {
     let sums = SecureSums::of(&plan(), PARAMETERS).expect("numbers").expect("secure sums");
     sums.setup(start(1).address, start(1).base.digest)

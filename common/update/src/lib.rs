@@ -57,7 +57,7 @@ pub use noisy::{Node, NoisyMean, NoisyMeanError};
 pub use numbers::{NumbersError, RoundNumbers};
 pub use numerics::{Numerics, NumericsError};
 pub use residual::{RESIDUAL_FRACTION_BITS, Residual, ResidualError};
-pub use sealed::{SealError, Sealed, rounding_key, seal, seal_masked, seal_with_feedback};
+pub use sealed::{SealError, Sealed, rounding_key, seal, seal_masked, seal_restored, seal_with_feedback};
 pub use secure::{Local, LocalFigures, MaskError, SecurePart, SecureRound, SecureSums, Summed, SummedFigures};
 pub use starling_compress::{
     CodecSpec, DecodeError, EncodeError, FixedPoint, codec_id, codec_spec, difference, encoded_len_bounds,

@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 use starling_compress::{CodecSpec, EncodeError, Rounding, codec_id, decode_into, encode_into, encoded_len_bounds};
-use starling_secagg::Unsent;
+use starling_secagg::{Restored, Unsent};
 use starling_spec::random::{Purpose, Random};
 use starling_wire::{Address, BlobHeader, BlobKind, DeviceId, Digest, FrameError, UpdateReport};
 
@@ -50,7 +50,7 @@ pub enum SealError {
     Report(#[from] FrameError),
 }
 
-/// An update, ready to leave the device. Only [`seal`], [`seal_with_feedback`] and [`seal_masked`] make one (invariant 3).
+/// An update, ready to leave the device. Only [`seal`], [`seal_with_feedback`], [`seal_masked`] and [`seal_restored`] make one (invariant 3).
 #[derive(Debug, Clone)]
 pub struct Sealed {
     kind: BlobKind,
@@ -91,6 +91,12 @@ pub fn seal_masked(masked: Unsent, codec: CodecSpec) -> Sealed {
     let bytes = masked.persisted();
     let digest = Digest::of(&bytes);
     Sealed { kind: BlobKind::Masked, codec, bytes: Bytes::from(bytes), digest }
+}
+
+/// Seals again what a process that is gone had masked and sealed: the same bytes. None where it had masked nothing.
+pub fn seal_restored(before: &Restored, codec: CodecSpec) -> Option<Sealed> {
+    let bytes = Bytes::copy_from_slice(before.masked()?);
+    Some(Sealed { kind: BlobKind::Masked, codec, digest: Digest::of(&bytes), bytes })
 }
 
 /// Seals `delta + residual` and gives what that leaves owed: in units of 2⁻⁴⁰, what `Sealed` decodes to and the new residual

@@ -83,6 +83,11 @@ impl Restored {
         self.messages.get(&(Kind::Advertise as u8)).map(Vec::as_slice)
     }
 
+    /// The masked input, if it was sent.
+    pub fn masked(&self) -> Option<&[u8]> {
+        self.messages.get(&(Kind::Masked as u8)).map(Vec::as_slice)
+    }
+
     /// What was answered to the aggregator's message of the kind that `bytes` are, whatever they say now.
     ///
     /// # Errors
