@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use serde::Serialize;
-use starling_privacy::{Statement, examples};
+use starling_privacy::{Statement, dp_sgd};
 use starling_spec::{DpSgd, TaskPlan, TrainSettings};
 
 /// The trainings of all devices.
@@ -106,7 +106,7 @@ impl ExampleBudget {
             noise_multiplier,
             steps_max: steps.max().unwrap_or(0),
             devices_exhausted: self.exhausted(),
-            statement: examples::meaning(),
+            statement: dp_sgd::meaning(),
             simulated: true,
         }
     }
@@ -122,7 +122,7 @@ impl ExampleBudget {
             return Ok(*known);
         }
         let all = starling_privacy::SampledGaussian::new(rate, self.dp.noise_multiplier, steps)?;
-        let epsilon = examples::epsilon(all, self.dp.delta)?;
+        let epsilon = dp_sgd::epsilon(all, self.dp.delta)?;
         self.known.insert((rate.to_bits(), steps), epsilon);
         Ok(epsilon)
     }

@@ -5,7 +5,7 @@ mod plan;
 use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
-use starling_privacy::{Accountant, SampledGaussian, examples, noise_multiplier, statement};
+use starling_privacy::{Accountant, SampledGaussian, dp_sgd, noise_multiplier, statement};
 
 use crate::report::{JsonArgs, Table};
 use crate::task_input::TaskArgs;
@@ -95,7 +95,7 @@ pub(crate) fn command(verb: &Privacy) -> Result<()> {
         Privacy::Statement(StatementArgs { task, rounds_spent, json }) => {
             let input = task.read()?;
             let mut words = statement::words(input.plan.privacy.as_ref(), *rounds_spent);
-            if let Some((noise, epsilon)) = examples::words(&input.plan.train, input.task.federation.rounds) {
+            if let Some((noise, epsilon)) = dp_sgd::words(&input.plan.train, input.task.federation.rounds) {
                 words.noise.push(noise);
                 words.epsilon.extend(epsilon);
             }

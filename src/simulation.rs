@@ -246,10 +246,11 @@ impl<'world> Simulation<'world> {
         let mut next_clip = None;
         if let Some(secure) = &mut self.secure {
             let summed = secure.take_sum()?;
-            next_clip = self.numbers.secure.as_ref().and_then(|sums| sums.next_clip(&summed));
+            let sums = self.numbers.secure.as_ref().context("the plan has no secure sums")?;
+            next_clip = sums.next_clip(&summed);
             summed.apply_step(rate, &mut master);
-            let evaluates = self.numbers.plan.privacy.as_ref().is_some_and(|own| own.evaluates(self.version.number()));
-            if let (Some(before), Some(figures), true) = (self.rounds.last_mut(), &summed.figures, evaluates) {
+            let figures = sums.judged(&summed, self.version.number());
+            if let (Some(before), Some(figures)) = (self.rounds.last_mut(), figures) {
                 before.heldout_accuracy = figures.accuracy;
                 before.heldout_loss = figures.loss;
                 before.heldout_worst_tenth = figures.worst_tenth;

@@ -30,8 +30,8 @@ use crate::enrolment::devices::{self, DeviceRecord};
 use crate::event::AdminReply;
 use crate::export;
 use crate::kept::{self, KeptVersion};
+use crate::noise_tree;
 use crate::records;
-use crate::tree;
 use crate::worker::chain;
 
 /// A device that is being forgotten, or would be.
@@ -123,7 +123,7 @@ pub(crate) fn erase(store: &Store, audit: &mut AuditLog, erasure: &Erasure) -> R
     };
     let strangers_fields = audit.forget(device, record.as_ref().map(|record| &*record.name))?;
     let mut turns = Batch::new();
-    tree::forget(store, &mut turns, &device)?;
+    noise_tree::forget(store, &mut turns, &device)?;
     store.commit(turns)?;
     let forgotten = store.forget(&id)?;
     let erased_unix_s = now_unix_s();

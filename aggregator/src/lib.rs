@@ -26,6 +26,7 @@ mod fleet;
 mod hub;
 mod kept;
 mod ledger;
+mod noise_tree;
 mod publish;
 mod records;
 mod release_command;
@@ -34,7 +35,6 @@ mod server;
 mod session;
 mod shelf;
 mod staging;
-mod tree;
 mod worker;
 
 pub use admin::{AdminError, Daemon, ask};

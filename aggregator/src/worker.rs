@@ -24,10 +24,10 @@ use crate::evaluator::Evaluator;
 use crate::event::{Event, Staged};
 use crate::export;
 use crate::ledger::{self, Ledger};
+use crate::noise_tree::{self, NoiseTree};
 use crate::publish::{self, Publication, PublishError};
 use crate::records::{self, AnswerRecord, ReleaseRecord, RoundRecord, RunRecord, RunState};
 use crate::shelf::Shelf;
-use crate::tree::{self, Tree};
 
 mod job;
 mod models;
@@ -113,7 +113,7 @@ struct Model {
     /// Where its plan promises noise.
     ledger: Option<Ledger>,
     /// Where its noise has a memory.
-    tree: Option<Tree>,
+    tree: Option<NoiseTree>,
     fold: Option<Fold>,
     /// The attempt under way, where updates are summed under masks.
     summing: Option<summing::Summing>,
@@ -204,7 +204,7 @@ impl State {
             Job::Note(record, round) => {
                 let mut batch = Batch::new();
                 if record.state != RunState::Running {
-                    tree::end(&mut batch, record.run);
+                    noise_tree::end(&mut batch, record.run);
                 }
                 if let Err(error) = self.write(batch, &record, round.as_deref(), false) {
                     tracing::error!(run = record.run.0, error = chain(&*error), "a record could not be written");
@@ -382,7 +382,7 @@ impl State {
         let mut batch = Batch::new();
         let named = records::remove(&self.store, &mut batch, record)?;
         ledger::remove(&mut batch, record.run);
-        tree::remove(&self.store, &mut batch, record.run)?;
+        noise_tree::remove(&self.store, &mut batch, record.run)?;
         let key = bundles::of_run(record.run);
         let bundle = bundles::load(&self.store, &key)?;
         bundles::put(&self.store, &mut batch, &key, &[])?;

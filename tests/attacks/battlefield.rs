@@ -38,18 +38,23 @@ pub(crate) struct Battlefield {
     rounds_before: usize,
 }
 
-const DATA: &str = r#"
-    [[task]]
-    name = "digits"
-    [task.data]
-    format = "csv"
-    train = "embedded:optdigits"
-    [task.partition]
-    how = "iid"
-    devices = 2
-    index = {index}
-    seed = 1
-"#;
+/// What devices say of their data: an equal part of the digits each.
+pub(crate) fn data(devices: u32) -> String {
+    format!(
+        r#"
+        [[task]]
+        name = "digits"
+        [task.data]
+        format = "csv"
+        train = "embedded:optdigits"
+        [task.partition]
+        how = "iid"
+        devices = {devices}
+        index = {{index}}
+        seed = 1
+        "#
+    )
+}
 
 const TASK: &str = r#"
     name = "digits"
@@ -74,7 +79,7 @@ impl Battlefield {
     /// Starts the fleet and its run, and waits until rounds are going by.
     pub(crate) fn new(seed: u64) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let mut fleet = Fleet::new(env!("CARGO_BIN_EXE_starling"), seed, DATA);
+        let mut fleet = Fleet::new(env!("CARGO_BIN_EXE_starling"), seed, &data(HONEST));
         fleet.start_aggregator();
         (0..HONEST).for_each(|index| fleet.start_device(index));
         let run = fleet.start_run(TASK, seed);

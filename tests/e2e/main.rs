@@ -4,7 +4,7 @@ mod audit;
 mod backup;
 mod command;
 mod compress;
-mod examples;
+mod dp_sgd;
 mod kill_aggregator;
 mod kill_device;
 mod ledger;

@@ -1,7 +1,6 @@
 //! Who of a roster is enrolled, with proofs under what witnesses have co-signed: for devices whose owners name witnesses.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use starling_audit::enrolment::key_digest;
@@ -111,7 +110,7 @@ impl AuditLog {
 
     /// The enrolments of `members`, each with the digest of the key that its certificate vouches for, under what witnesses have co-signed. Empty
     /// where no witness has.
-    pub(crate) fn rolls(&mut self, members: &[(DeviceId, Digest)]) -> Vec<Arc<Roll>> {
+    pub(crate) fn rolls(&mut self, members: &[(DeviceId, Digest)]) -> Vec<Roll> {
         let sizes: BTreeSet<u64> = self.cosigned.0.iter().map(|checked| checked.checkpoint.size).collect();
         self.rolls.0.retain(|size, _| sizes.contains(size));
         let mut rolls = std::mem::take(&mut self.rolls);
@@ -121,7 +120,7 @@ impl AuditLog {
                 known.clear();
             }
             match self.roll(checked, members, known) {
-                Ok(roll) => roll.filter(Roll::is_bounded).map(Arc::new),
+                Ok(roll) => roll.filter(Roll::is_bounded),
                 Err(error) => {
                     tracing::error!(
                         error = chain(&error),
@@ -166,6 +165,8 @@ impl AuditLog {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use starling_audit::enrolment::{enrolled, witnessed};
     use starling_audit::{About, Action, Algorithm, Entry, SigningKey, Who};
     use starling_store::KeySource;

@@ -19,8 +19,8 @@ use crate::bundles;
 use crate::export;
 use crate::kept::{self, KeptVersion};
 use crate::ledger::Ledger;
+use crate::noise_tree::{self, NoiseTree};
 use crate::records::{self, RoundRecord, RunRecord};
-use crate::tree::{self, Tree};
 
 impl State {
     pub(super) fn load(
@@ -66,8 +66,9 @@ impl State {
         let version = Version::publish(record.version, master, plan.update.down)?;
         let mut batch = Batch::new();
         let ledger = Ledger::open(&self.store, &mut batch, record.run, &plan)?;
-        let tree = Tree::open(&self.store, &mut batch, record.run, &plan)?;
-        let turns = Arc::new(if tree.is_some() { tree::turns(&self.store, record.run)? } else { BTreeMap::new() });
+        let tree = NoiseTree::open(&self.store, &mut batch, record.run, &plan)?;
+        let turns =
+            Arc::new(if tree.is_some() { noise_tree::turns(&self.store, record.run)? } else { BTreeMap::new() });
         if record.master_blob.is_empty() {
             self.store_version(&mut record, &version)?;
             if let Some(who) = starter {
@@ -166,8 +167,9 @@ impl State {
 
         let plan = Arc::clone(&model.loaded.plan);
         let mut batch = Batch::new();
-        let evaluates = plan.privacy.as_ref().is_some_and(|own| own.evaluates(model.version.number()));
-        let figures = summed.as_ref().and_then(|(summed, _)| summed.figures).filter(|_| evaluates);
+        let sums = model.loaded.numbers.secure.as_ref();
+        let figures =
+            summed.as_ref().zip(sums).and_then(|((summed, _), sums)| sums.judged(summed, model.version.number()));
         let judged = self.judged(&address, figures, &mut batch)?;
         if let Some(ledger) = &mut model.ledger {
             // With the version's record, and so before anybody can see it.

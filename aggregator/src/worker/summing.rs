@@ -2,7 +2,6 @@
 //! ever in memory in the clear.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use starling_audit::Contribution;
@@ -62,7 +61,7 @@ impl Summing {
     }
 
     /// The roster, with everybody's certificates and where the audit log, under what witnesses have co-signed, has them.
-    fn roster(&self, rolls: Vec<Arc<Roll>>) -> Option<Bytes> {
+    fn roster(&self, rolls: Vec<Roll>) -> Option<Bytes> {
         let members = self.round.members();
         let message = self.round.message(members.first()?)?.to_vec();
         let leaves = members.iter().filter_map(|member| self.leaves.get(member));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Subcommand;
 use starling_daemon::exit::Exit;
 use starling_privacy::Statement;
-use starling_privacy::examples::meaning;
+use starling_privacy::dp_sgd::meaning;
 use starling_store::{Store, StoreError};
 
 use super::{complain, load, print};

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use starling_daemon::now_unix_s;
-use starling_privacy::{SampledGaussian, examples};
+use starling_privacy::{SampledGaussian, dp_sgd};
 use starling_spec::{DpSgd, TaskPlan};
 use starling_store::{Batch, Store, StoreError};
 use starling_wire::{Address, PolicyRule, RunId};
@@ -80,7 +80,7 @@ impl Steps {
     /// What it has spent at `delta`; infinite where no number bounds it.
     fn epsilon(&self, delta: f64) -> f64 {
         SampledGaussian::new(self.sampling_rate, self.noise_multiplier, self.steps)
-            .and_then(|steps| examples::epsilon(steps, delta))
+            .and_then(|steps| dp_sgd::epsilon(steps, delta))
             .unwrap_or(f64::INFINITY)
     }
 

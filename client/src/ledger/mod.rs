@@ -33,7 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use starling_daemon::now_unix_s;
 use starling_privacy::Past;
-use starling_protocol::run::Turns;
+use starling_protocol::run::{Turn, Turns};
 use starling_spec::{DpMode, TaskPlan};
 use starling_store::{Batch, Store, StoreError};
 use starling_wire::{Address, Digest, PolicyRule, RoundStart, RunId, TaskId};
@@ -306,11 +306,10 @@ impl Head {
 /// keeps to that by itself.
 fn has_turn(plan: &TaskPlan, before: Option<&Spent>, after: &Spent) -> bool {
     let Some(limit) = Turns::of(plan) else { return true };
-    let (count, last) = before.map_or((0, None), |spent| (spent.rounds, spent.last));
-    let round = after.last.map_or(0, |(round, _)| round);
-    let again = after.rounds == count;
-    let apart = last.is_none_or(|(last, _)| round.saturating_sub(last) >= limit.separation_min);
-    again || after.rounds <= limit.participations_max && apart
+    let last = |spent: &Spent| spent.last.map_or(0, |(round, _)| round);
+    let again = before.is_some_and(|before| before.rounds == after.rounds);
+    let had = Turn { count: after.rounds.saturating_sub(1), last: before.map_or(0, last) };
+    again || limit.allow(had, last(after))
 }
 
 impl Spent {

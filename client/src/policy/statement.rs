@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 use starling_privacy::Statement;
-use starling_privacy::examples::meaning;
+use starling_privacy::dp_sgd::meaning;
 
 use super::PolicySettings;
 use crate::config::ClientConfig;

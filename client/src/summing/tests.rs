@@ -170,7 +170,7 @@ struct Aggregator {
     round: SecureRound,
     certified: Certified,
     certificates: Vec<Vec<u8>>,
-    rolls: Vec<Arc<starling_wire::Roll>>,
+    rolls: Vec<starling_wire::Roll>,
     judge: Credentials,
 }
 

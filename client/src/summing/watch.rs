@@ -41,7 +41,7 @@ enum RollError {
 impl Watch {
     /// The devices that are enrolled with the key that their certificate vouches for. A roll or a record that does not hold counts for nothing; why
     /// is in the log.
-    pub(super) fn known(&self, rolls: &[Arc<Roll>], certified: &Certified, now_unix_s: u64) -> BTreeSet<DeviceId> {
+    pub(super) fn known(&self, rolls: &[Roll], certified: &Certified, now_unix_s: u64) -> BTreeSet<DeviceId> {
         let mut known = BTreeSet::new();
         if rolls.is_empty() {
             tracing::warn!("no witness has co-signed the audit log: nobody of the cohort counts");

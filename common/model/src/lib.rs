@@ -43,6 +43,7 @@
 mod backend;
 mod chain;
 mod convolution;
+mod dp_sgd;
 mod error;
 mod evaluate;
 mod executor;
@@ -54,7 +55,6 @@ mod network;
 mod norm;
 mod optimise;
 mod pool;
-mod private;
 mod probe;
 mod samples;
 mod sequence;

@@ -11,7 +11,7 @@
 //! | [`concentrated`] | those, and sums of noise that devices add in shares | some per cent above |
 //!
 //! All are upper bounds. [`spent`] asks them about a run's rounds; a [`Past`] is what ledgers add up. [`noise`] is what they account for, on integers and exact; where its
-//! words come from is the caller's business. [`examples`] is DP-SGD, where the unit is one example.
+//! words come from is the caller's business. [`dp_sgd`] is DP-SGD, where the unit is one example.
 //!
 //! What this crate is not: it keeps no ledger. It reads no clock, entropy, file or socket (invariant 7).
 //!
@@ -26,7 +26,7 @@
 //! ```
 
 pub mod accountant;
-pub mod examples;
+pub mod dp_sgd;
 mod logarithm;
 pub mod noise;
 pub mod statement;

@@ -201,9 +201,10 @@ impl Participant {
         let run = self.runs.get_mut(&address.run).ok_or(Decline::PlanNotUnderstood)?;
         let plan = run.plan.clone()?;
         let known = matches!(start.kind, RoundKind::Train | RoundKind::Evaluate | RoundKind::Statistics);
-        if run.task != address.task || !known || plan.for_round(start.clip).is_none() {
+        if run.task != address.task || !known {
             return Err(Decline::PlanNotUnderstood);
         }
+        let own = Arc::new(plan.for_round(start.clip).ok_or(Decline::PlanNotUnderstood)?);
         self.consent.consent(&plan, start)?;
         let training = start.kind == RoundKind::Train;
         if training && address.round <= run.committed_round {
@@ -216,15 +217,14 @@ impl Participant {
                 return Err(Decline::Busy);
             }
             if before.round == address.round && slot.start.base.digest == start.base.digest {
-                slot.readdress(start, now_ms);
+                slot.readdress(start, own, now_ms);
                 return Ok(());
             }
             if let Stage::Working(job) = slot.stage {
                 self.actions.push_back(Action::Stop(job));
             }
         }
-        let secure = training && plan.is_secure();
-        let left = place.replace(Slot::new(start, secure, now_ms));
+        let left = place.replace(Slot::new(start, own, now_ms));
         if let Some(left) = left.filter(|slot| slot.secure) {
             self.actions.push_back(Action::Secure(SecureOrder::Leave(left.start.address)));
         }

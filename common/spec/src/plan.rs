@@ -146,7 +146,7 @@ impl TaskPlan {
         Some(Self { privacy, ..self.clone() })
     }
 
-    /// The clipping norm that the first round has, where later ones have others.
+    /// The clipping norm, where it adapts: that of the first round, or in a round's own plan that of the round.
     pub fn adaptive_clip(&self) -> Option<f64> {
         let asked = &self.privacy.as_ref()?.asked;
         asked.adaptive_clip.and(asked.clip())

@@ -180,7 +180,7 @@ fn accuracies_go_through_it_too_and_leave_what_they_need_of_the_noise_to_the_cou
             sum.iter_mut().zip(vector(&sums, round, index, Some(&figures))).for_each(|(sum, value)| *sum += value);
         }
         let summed = sums.decode(&sum, &Digest([7; 32]), DEVICES).expect("a sum");
-        let figures = summed.figures.expect("they are judged");
+        let figures = sums.judged(&summed, 1).expect("version 1 is judged");
         assert_eq!((figures.loss, figures.worst_tenth), (None, None), "nothing else is said");
         let shares = [summed.within_clip.expect("counted") - 0.5, figures.accuracy.expect("classes") - 0.375];
         for (at, share) in shares.into_iter().enumerate() {

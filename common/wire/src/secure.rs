@@ -11,8 +11,6 @@
 //! …  …  rolls to the end, where witnesses watch the audit log (`roll.rs`)
 //! ```
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -76,8 +74,8 @@ pub struct SecureLetter {
     pub message: Vec<u8>,
     /// Certificates of the devices that it names, so that signatures can be checked against the CA.
     pub certificates: Vec<Vec<u8>>,
-    /// Which of them are in the audit log, for devices whose owners name witnesses: at most [`ROLLS_MAX`]. They are the same in every letter of a stage.
-    pub rolls: Vec<Arc<Roll>>,
+    /// Which of them are in the audit log, for devices whose owners name witnesses: at most [`ROLLS_MAX`].
+    pub rolls: Vec<Roll>,
 }
 
 /// The parts of a letter. They share its memory.
@@ -141,7 +139,7 @@ impl SecureLetter {
         }
         let mut rolls = Vec::new();
         while reader.rest_len() > 0 && rolls.len() < ROLLS_MAX {
-            rolls.push(Arc::new(Roll::read(&mut reader)?));
+            rolls.push(Roll::read(&mut reader)?);
         }
         reader.end()?;
         Ok(Self { message, certificates, rolls })
@@ -200,7 +198,7 @@ mod tests {
 
     fn with_rolls(count: usize) -> SecureLetter {
         let roll = || Roll { key: "key".into(), checkpoint: "checkpoint".into(), enrolments: Vec::new() };
-        SecureLetter { rolls: (0..count).map(|_| Arc::new(roll())).collect(), ..letter() }
+        SecureLetter { rolls: (0..count).map(|_| roll()).collect(), ..letter() }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use starling_wire::{
 use tokio::time::timeout;
 
 use super::attempt::{Asked, Attempt};
+use crate::battlefield::data;
 
 /// Devices of the cohort. All of them are neighbours, three of them determine a secret, and three may be a sum.
 pub(super) const DEVICES: u32 = 4;
@@ -32,19 +33,6 @@ const RUN: RunId = RunId(1);
 
 /// The aggregator's index in the PKI.
 const AGGREGATOR: u32 = 1_000_000;
-
-const DATA: &str = r#"
-    [[task]]
-    name = "digits"
-    [task.data]
-    format = "csv"
-    train = "embedded:optdigits"
-    [task.partition]
-    how = "iid"
-    devices = 4
-    index = {index}
-    seed = 1
-"#;
 
 const TASK: &str = r#"
     name = "digits"
@@ -114,7 +102,7 @@ pub(super) struct Scene {
 impl Scene {
     /// All devices are connected and know the run.
     pub(super) async fn new() -> Self {
-        let fleet = Fleet::new(env!("CARGO_BIN_EXE_starling"), SEED, DATA);
+        let fleet = Fleet::new(env!("CARGO_BIN_EXE_starling"), SEED, &data(DEVICES));
         let credentials = credentials(&fleet.pki, Role::Aggregator, AGGREGATOR);
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let endpoint = Endpoint::bind(any, &credentials, &Transport::default()).expect("a socket");

@@ -86,7 +86,7 @@ impl Watched {
     }
 
     fn show(&mut self, roll: Roll) {
-        self.aggregator.rolls = vec![Arc::new(roll)];
+        self.aggregator.rolls = vec![roll];
     }
 
     /// What the first device says to the roster.

@@ -3,10 +3,10 @@
 mod chains;
 mod conformance;
 mod determinism;
+mod dp_sgd;
 mod forms;
 mod gradients;
 mod learning;
-mod private;
 mod refusals;
 mod tuning;
 mod vectors;

@@ -1,20 +1,21 @@
 //! The device's part in a secure sum, as far as the protocol goes: which attempt a message is about, and what it is sent under. What is in
 //! the messages is `starling-secagg`'s, which the driver asks.
 
+use std::sync::Arc;
+
 use starling_wire::secure::letter_bytes_max;
 use starling_wire::{Address, Decline, Refusal, RoundStart, SecureMail, SecurePart, ToAggregator};
 
 use super::slot::Slot;
-use super::steps::of_round;
 use super::{Action, JobId, Participant, SecureOrder};
 
 impl Participant {
     /// Enters the sum of a round that was accepted, or says again what was said in it.
     pub(super) fn enter_sum(&mut self, start: &RoundStart) {
         let Some(run) = self.runs.get(&start.address.run) else { return };
-        let secure = run.train.as_ref().is_some_and(|slot| slot.secure && slot.start.address == start.address);
-        if let (true, Ok(plan)) = (secure, &run.plan) {
-            let order = SecureOrder::Enter { plan: of_round(plan, start), start: *start };
+        let entered = run.train.as_ref().filter(|slot| slot.secure && slot.start.address == start.address);
+        if let Some(slot) = entered {
+            let order = SecureOrder::Enter { plan: Arc::clone(&slot.plan), start: *start };
             self.actions.push_back(Action::Secure(order));
         }
     }

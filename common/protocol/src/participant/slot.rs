@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use starling_spec::TaskPlan;
 use starling_update::Sealed;
-use starling_wire::{Address, Letters, RoundStart};
+use starling_wire::{Address, Letters, RoundKind, RoundStart};
 
 use super::{DEADLINE_MS_MAX, JobId, SEALED_KEPT_MS_MAX};
 
@@ -19,6 +20,8 @@ pub(super) enum Stage {
 
 pub(super) struct Slot {
     pub(super) start: RoundStart,
+    /// What its work follows: the run's plan, with the round's clipping norm.
+    pub(super) plan: Arc<TaskPlan>,
     /// Whether the aggregator waits for the result under this address, as far as we know.
     pub(super) live: bool,
     pub(super) stage: Stage,
@@ -32,9 +35,18 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(start: &RoundStart, secure: bool, now_ms: u64) -> Self {
-        let (stage, letters) = (Stage::Waiting, Letters::default());
-        let mut slot = Self { start: *start, live: true, stage, secure, letters, deadline_at_ms: 0, given_up_at_ms: 0 };
+    pub(super) fn new(start: &RoundStart, plan: Arc<TaskPlan>, now_ms: u64) -> Self {
+        let secure = start.kind == RoundKind::Train && plan.is_secure();
+        let mut slot = Self {
+            start: *start,
+            plan,
+            live: true,
+            stage: Stage::Waiting,
+            secure,
+            letters: Letters::default(),
+            deadline_at_ms: 0,
+            given_up_at_ms: 0,
+        };
         slot.set_deadline(now_ms);
         slot
     }
@@ -46,7 +58,7 @@ impl Slot {
     }
 
     /// The same round and base again: what is done already counts for the new attempt.
-    pub(super) fn readdress(&mut self, start: &RoundStart, now_ms: u64) {
+    pub(super) fn readdress(&mut self, start: &RoundStart, plan: Arc<TaskPlan>, now_ms: u64) {
         if self.start.address != start.address {
             self.mark_unsent(None);
             self.letters = Letters::default();
@@ -55,7 +67,7 @@ impl Slot {
                 self.stage = Stage::Waiting;
             }
         }
-        self.start = *start;
+        (self.start, self.plan) = (*start, plan);
         self.live = true;
         self.set_deadline(now_ms);
     }

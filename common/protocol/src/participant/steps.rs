@@ -2,19 +2,10 @@
 
 use std::sync::Arc;
 
-use starling_spec::TaskPlan;
-use starling_wire::{Fetch, RoundKind, RoundStart, RunId, ToAggregator};
+use starling_wire::{Fetch, RoundKind, RunId, ToAggregator};
 
 use super::slot::{Slot, Stage};
 use super::{Action, Fetching, JobId, JobOrder, Participant, RUNS_MAX, Run, SecureOrder};
-
-/// The plan of a round that was entered: the run's, with the round's clipping norm.
-pub(super) fn of_round(plan: &Arc<TaskPlan>, start: &RoundStart) -> Arc<TaskPlan> {
-    match start.clip.and_then(|clip| plan.for_round(Some(clip))) {
-        Some(own) => Arc::new(own),
-        None => Arc::clone(plan),
-    }
-}
 
 impl Participant {
     pub(super) fn leave_training(&mut self, id: RunId, leaves: impl Fn(&Slot) -> bool) {
@@ -47,7 +38,6 @@ impl Participant {
         if run.slots().any(|slot| slot.job().is_some()) {
             return;
         }
-        let Ok(plan) = run.plan.clone() else { return };
         let held = run.held;
         // An answer comes first: it is short, and the model that it is about may soon be replaced.
         let waiting = |slot: &&mut Slot| slot.live && matches!(slot.stage, Stage::Waiting);
@@ -56,7 +46,7 @@ impl Participant {
             self.jobs += 1;
             let job = JobId(self.jobs);
             slot.stage = Stage::Working(job);
-            let order = JobOrder { job, plan: of_round(&plan, &slot.start), start: slot.start };
+            let order = JobOrder { job, plan: Arc::clone(&slot.plan), start: slot.start };
             self.actions.push_back(match slot.start.kind {
                 RoundKind::Train => Action::Train(order),
                 _ => Action::Answer(order),

@@ -93,18 +93,24 @@ impl AdaptiveClip {
                 "it is a twentieth of the expected cohort: say federation.devices, or count_noise itself".into(),
             );
         };
-        let least = dp.noise_multiplier / 2.0;
-        if !(count_noise > least && count_noise.is_finite()) {
+        if !(count_noise > 0.0 && count_noise.is_finite() && budget_part(dp.noise_multiplier, count_noise) < 1.0) {
             return Err(SpecError::value(
                 "privacy.adaptive_clip.count_noise",
                 count_noise,
                 format!(
-                    "expected more than dp.noise_multiplier / 2 = {least}: the count may not spend all of the budget"
+                    "expected more than dp.noise_multiplier / 2 = {}: the count may not spend all of the budget",
+                    dp.noise_multiplier / 2.0
                 ),
             ));
         }
         Ok(())
     }
+}
+
+/// The part of a budget of `noise_multiplier` that a sum over devices has, of a share from 0 to 1 each, with noise of this deviation in devices: a
+/// device moves it by half a device at most (Andrew et al. 2021, Theorem 1).
+pub(super) fn budget_part(noise_multiplier: f64, deviation: f64) -> f64 {
+    (noise_multiplier / (2.0 * deviation)).powi(2)
 }
 
 /// Devices that a round is expected to have, where the task says how many there are.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::clipping::{CLIP_MAX, CLIP_MIN, expected_cohort};
+use super::clipping::{CLIP_MAX, CLIP_MIN, budget_part, expected_cohort};
 use super::privacy::{PrivacySection, Weights, cohort_max, honest_min};
 use super::{Participation, TaskFile, TaskKind};
 use crate::error::SpecError;
@@ -159,7 +159,7 @@ impl DpSection {
                     .into(),
             );
         }
-        let part = |sigma: f64| (self.noise_multiplier / (2.0 * sigma)).powi(2);
+        let part = |deviation| budget_part(self.noise_multiplier, deviation);
         let cohort = expected_cohort(federation.devices, federation.fraction);
         let count = section.adaptive_clip.and_then(|adaptive| adaptive.count_noise(cohort));
         let parts = part(noise) + count.map_or(0.0, part);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::clipping::{AdaptiveClip, CLIP_MAX, CLIP_MIN, expected_cohort};
+use super::clipping::{AdaptiveClip, CLIP_MAX, CLIP_MIN, budget_part, expected_cohort};
 use super::dp::DpSection;
 use super::{FederationSection, Participation, TaskFile};
 use crate::codec::CodecSpec;
@@ -264,11 +264,10 @@ impl PrivacyPlan {
     }
 
     /// The noise multiplier of the sum of updates where all that a round says has `whole` together: more than that where a count or an accuracy
-    /// beside it has its part (Andrew et al. 2021, Theorem 1: a device moves either by half a device at most), and not a number where those need
-    /// more than all of it.
+    /// beside it has its part, and not a number where those need more than all of it.
     pub fn update_multiplier(&self, whole: f64) -> f64 {
         let beside = self.count_noise().into_iter().chain(self.evaluation_noise());
-        let parts: f64 = beside.map(|sigma| (whole / (2.0 * sigma)).powi(2)).sum();
+        let parts: f64 = beside.map(|deviation| budget_part(whole, deviation)).sum();
         whole / (1.0 - parts).sqrt()
     }
 

@@ -62,9 +62,9 @@ pub struct Summed {
     pub train_loss: f64,
     /// The share of devices whose update was within the clipping norm, where that is summed: as noise has it, so it may be below 0 or above 1.
     pub within_clip: Option<f64>,
-    /// How the version that they trained from does on their hold-outs, where they said so. Under noise it is the mean of their own accuracies, as
-    /// noise has it, and means nothing in rounds that do not ask for it.
-    pub figures: Option<SummedFigures>,
+    // How the version that they trained from does on their hold-outs. Under noise it is the mean of their own accuracies, as noise has it,
+    // and means nothing in rounds that do not ask for it.
+    figures: Option<SummedFigures>,
 }
 
 impl Summed {
@@ -122,6 +122,11 @@ impl SecureSums {
     /// The numbers.
     pub fn numerics(&self) -> &RingNumerics {
         &self.numerics
+    }
+
+    /// How `version`, which the round of this sum began with, does on its devices' hold-outs, where they were asked about it.
+    pub fn judged(&self, summed: &Summed, version: u64) -> Option<SummedFigures> {
+        summed.figures.filter(|_| self.privacy.evaluates(version))
     }
 
     /// The clipping norm of the round after one with this sum, where it adapts.

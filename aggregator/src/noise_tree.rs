@@ -54,12 +54,12 @@ pub(crate) enum TreeError {
 
 /// The noise of one run.
 #[derive(Debug)]
-pub(crate) struct Tree {
+pub(crate) struct NoiseTree {
     run: RunId,
     key: hmac::Key,
 }
 
-impl Tree {
+impl NoiseTree {
     /// That of `run`, where its plan asks for one; for a run that begins, its key is in `batch` and has to be durable before the first round.
     ///
     /// # Errors
@@ -197,14 +197,14 @@ mod tests {
         Store::open(folder, &KeySource::beside(folder)).expect("a store")
     }
 
-    fn opened(store: &Store) -> Result<Tree, TreeError> {
+    fn opened(store: &Store) -> Result<NoiseTree, TreeError> {
         let mut batch = Batch::new();
-        let tree = Tree::open(store, &mut batch, RUN, &plan())?.expect("the plan has a tree");
+        let tree = NoiseTree::open(store, &mut batch, RUN, &plan())?.expect("the plan has a tree");
         store.commit(batch).expect("durable");
         Ok(tree)
     }
 
-    fn first(tree: &Tree, level: u32, index: u32) -> Vec<u64> {
+    fn first(tree: &NoiseTree, level: u32, index: u32) -> Vec<u64> {
         let mut words = tree.words(Node { level, index });
         (0..3 * WORDS).map(|_| words()).collect()
     }
@@ -235,7 +235,7 @@ mod tests {
         after.commit(batch).expect("durable");
         assert_eq!(turns(&after, RUN).expect("read"), BTreeMap::from([(other, turn(1, 4))]));
         let mut batch = Batch::new();
-        Tree::open(&after, &mut batch, RUN, &plan()).expect("a new key");
+        NoiseTree::open(&after, &mut batch, RUN, &plan()).expect("a new key");
         assert!(!batch.is_empty(), "the old key is gone");
     }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use starling_privacy::examples::{GradientSum, sample};
+use starling_privacy::dp_sgd::{GradientSum, sample};
 use starling_privacy::noise::Source;
 use starling_spec::{ParamManifest, ParamRole};
 
