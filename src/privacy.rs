@@ -94,7 +94,7 @@ pub(crate) fn command(verb: &Privacy) -> Result<()> {
         Privacy::Plan(args) => return plan::command(args),
         Privacy::Statement(StatementArgs { task, rounds_spent, json }) => {
             let input = task.read()?;
-            let mut words = statement::words(input.plan.privacy.as_ref(), *rounds_spent);
+            let mut words = statement::words(&input.plan, *rounds_spent);
             if let Some((noise, epsilon)) = dp_sgd::words(&input.plan.train, input.task.federation.rounds) {
                 words.noise.push(noise);
                 words.epsilon.extend(epsilon);

@@ -187,7 +187,7 @@ impl<'world> Simulation<'world> {
                         self.staged = Staged::default();
                         self.owed.abandon();
                     }
-                    Action::Answered { answer, .. } if !self.input.task.federation.goal.is_train() => {
+                    Action::Answered { answer, .. } if !self.input.task.federation.goal.makes_versions() => {
                         self.answer = Some(answer);
                     }
                     Action::Answered { answer: Answer::HeldOut(figures), .. } => self.note_held_out(figures),

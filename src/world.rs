@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::Scope;
 
 use anyhow::{Context, Result};
+use starling_client::survey;
 use starling_data::{Dataset, Loaded};
 use starling_model::{Evaluated, Network, TrainPath};
 use starling_privacy::noise::Simulated;
@@ -52,7 +53,9 @@ impl World {
                 starling_data::split_holdout(&rows, federation.holdout, input.plan.holdout_seed(), device_key(id.0));
             Device { id, train, holdout }
         });
-        Ok(Self { plan: input.plan.clone(), devices: devices.collect(), loaded: Arc::new(loaded) })
+        let world = Self { plan: input.plan.clone(), devices: devices.collect(), loaded: Arc::new(loaded) };
+        // Moments classify nothing.
+        Ok(if world.plan.moments.is_some() { world.without_test() } else { world })
     }
 
     /// The same devices, for commands that must not see test data.
@@ -64,7 +67,8 @@ impl World {
     /// The same devices and data under another plan, whose samples are of the same kind and shape: a network that was
     /// compressed, other settings of local training.
     pub(crate) fn with_plan(&self, plan: TaskPlan) -> Result<Self> {
-        let fits = (plan.kind, &plan.shape, plan.scale) == (self.plan.kind, &self.plan.shape, self.plan.scale);
+        let samples = |plan: &TaskPlan| (plan.kind, plan.shape.clone(), plan.scale, plan.standardise.clone());
+        let fits = samples(&plan) == samples(&self.plan);
         anyhow::ensure!(fits, "the plan is about other samples than the devices have");
         Ok(Self { plan, loaded: Arc::clone(&self.loaded), devices: Arc::clone(&self.devices) })
     }
@@ -213,6 +217,14 @@ pub(crate) fn all_rows(data: &Dataset) -> Result<Vec<u32>> {
 }
 
 fn work(world: &World, network: &mut Option<Network>, job: Job) -> Result<Done> {
+    if let Job::Train { device, address, plan, .. } = &job
+        && let Some(moments) = plan.moments()
+    {
+        let device = &world.devices[*device];
+        let said = survey::moments(&moments, &world.loaded.train, &device.train, plan.update.weight_max);
+        let said = said.context("the device has no rows")?;
+        return finished(plan, device, *address, said.delta, &said.report, None);
+    }
     let network = match network {
         Some(network) => network,
         none => none.insert(Network::new(&world.plan)?),
@@ -227,7 +239,7 @@ fn work(world: &World, network: &mut Option<Network>, job: Job) -> Result<Done> 
         }
         Job::Ranges { device, base } => {
             let rows = &world.devices[device].train;
-            let (rows, ranges) = starling_client::survey::ranges(&world.plan, &base, &world.loaded.train, rows)?;
+            let (rows, ranges) = survey::ranges(&world.plan, &base, &world.loaded.train, rows)?;
             Ok(Done::Ranges(rows, ranges))
         }
         Job::Test { rows, base } => {
@@ -267,18 +279,30 @@ fn train(
         steps: if private { 0 } else { outcome.steps },
         within_clip: false,
     };
+    finished(plan, device, address, delta, &report, residual)
+}
+
+/// What goes into a secure sum as it is, and is sealed everywhere else.
+fn finished(
+    plan: &TaskPlan,
+    device: &Device,
+    address: Address,
+    delta: Vec<f32>,
+    report: &UpdateReport,
+    residual: Option<&Residual>,
+) -> Result<Done> {
     if plan.is_secure() {
-        return Ok(Done::Trained(delta, report));
+        return Ok(Done::Trained(delta, *report));
     }
     let rounding = starling_update::rounding_key(plan.seed, device.id, address.round);
     let codec = plan.update.codec;
     let sealed = match residual {
         None => {
             let round = u64::from(address.round);
-            let mut words = Simulated::new(plan.seed, &[round, key]);
-            seal_private(plan, &report, &delta, rounding, &mut words).map(|sealed| Done::Sealed(sealed, None))
+            let mut words = Simulated::new(plan.seed, &[round, device_key(device.id.0)]);
+            seal_private(plan, report, &delta, rounding, &mut words).map(|sealed| Done::Sealed(sealed, None))
         }
-        Some(residual) => seal_with_feedback(&report, &delta, codec, rounding, residual)
+        Some(residual) => seal_with_feedback(report, &delta, codec, rounding, residual)
             .map(|(sealed, owed)| Done::Sealed(sealed, Some(owed))),
     };
     sealed.with_context(|| format!("the update of device {} in {address} cannot be sent", device.id))

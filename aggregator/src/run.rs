@@ -184,7 +184,7 @@ impl Run {
                     jobs.push(Job::Discard(address));
                     jobs.push(Job::Note(Box::new(self.record.clone()), None));
                 }
-                Action::Answered { answer, .. } if !open.loaded.task.federation.goal.is_train() => {
+                Action::Answered { answer, .. } if !open.loaded.task.federation.goal.makes_versions() => {
                     let answer = AnswerRecord::from(answer);
                     self.answer = Some(answer.clone());
                     jobs.push(Job::Answered(self.record.run, Box::new(answer)));

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use starling_daemon::entropy;
 use starling_data::{Dataset, load, partition, split_holdout};
 use starling_model::{Network, TrainPath};
-use starling_spec::{Scale, TaskKind, TaskPlan};
+use starling_spec::{Scale, Standardisation, TaskKind, TaskPlan};
 use starling_wire::{UpdateReport, ValueRange};
 
 use crate::config::TaskBinding;
@@ -28,8 +28,19 @@ pub struct BurnLearner {
 /// What the jobs of one plan share.
 struct Prepared {
     plan: [u8; 16],
-    network: Network,
+    /// Once it is needed.
+    network: Option<Network>,
     rows: Rows,
+}
+
+impl Prepared {
+    fn network(&mut self, plan: &TaskPlan) -> Result<(&mut Network, &Rows), LearnError> {
+        let network = match &mut self.network {
+            Some(network) => network,
+            none => none.insert(Network::new(plan).map_err(|error| LearnError::Plan(Box::new(error)))?),
+        };
+        Ok((network, &self.rows))
+    }
 }
 
 /// The device's data for a task. Runs that follow each other with other layers or settings find them read already.
@@ -47,6 +58,7 @@ struct RowsKey {
     kind: TaskKind,
     shape: Vec<usize>,
     scale: Scale,
+    standardise: Option<Standardisation>,
     holdout: f64,
     seed: u64,
 }
@@ -58,6 +70,7 @@ impl RowsKey {
             kind: plan.kind,
             shape: plan.shape.clone(),
             scale: plan.scale,
+            standardise: plan.standardise.clone(),
             holdout: plan.holdout,
             seed: plan.holdout_seed(),
         }
@@ -82,6 +95,7 @@ impl BurnLearner {
         let mut section = binding.data.clone();
         // What the data mean is the task's to say, so that all devices read alike. The test set is the aggregator's.
         section.scale = plan.scale;
+        section.standardise.clone_from(&plan.standardise);
         section.shape.clone_from(&plan.shape);
         section.test = None;
         section.test_labels = None;
@@ -123,8 +137,7 @@ impl BurnLearner {
         if poisoned || prepared.as_ref().is_none_or(|prepared| prepared.plan != plan) {
             self.prepared.clear_poison();
             let rows = prepared.take().filter(|_| !poisoned).map(|prepared| prepared.rows);
-            let network = Network::new(&job.plan).map_err(|error| LearnError::Plan(Box::new(error)))?;
-            *prepared = Some(Prepared { plan, network, rows: self.rows(job, rows)? });
+            *prepared = Some(Prepared { plan, network: None, rows: self.rows(job, rows)? });
         }
         work(prepared.as_mut().expect("it was filled above"))
     }
@@ -141,9 +154,14 @@ impl Learner for BurnLearner {
 
     fn train(&self, job: &Job, base: Vec<f32>, stop: &AtomicBool) -> Result<Trained, LearnError> {
         self.with(job, |prepared| {
+            if let Some(moments) = job.plan.moments() {
+                let Rows { data, train, .. } = &prepared.rows;
+                let none = || LearnError::NoData("there are no rows".to_owned());
+                return survey::moments(&moments, data, train, job.weight_max).ok_or_else(none);
+            }
             let mut delta = base.clone();
             let path = TrainPath { device: job.device_key(), round: u64::from(job.address.round) };
-            let Prepared { network, rows, .. } = prepared;
+            let (network, rows) = prepared.network(&job.plan)?;
             let outcome = match job.plan.train.dp_sgd {
                 Some(_) => {
                     network.train_private(&mut delta, &rows.data, &rows.train, path, stop, &mut entropy::words())
@@ -171,9 +189,9 @@ impl Learner for BurnLearner {
             if prepared.rows.holdout.is_empty() {
                 return Err(LearnError::NoData("no row is held out".to_owned()));
             }
-            let evaluated = prepared
-                .network
-                .evaluate(&base, &prepared.rows.data, &prepared.rows.holdout)
+            let (network, rows) = prepared.network(&job.plan)?;
+            let evaluated = network
+                .evaluate(&base, &rows.data, &rows.holdout)
                 .map_err(|error| LearnError::Failed(Box::new(error)))?;
             Ok((evaluated.examples, evaluated.correct, evaluated.loss_sum))
         })

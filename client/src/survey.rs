@@ -1,10 +1,16 @@
-//! What a device finds out about a model over its own training rows without training: the ranges of each layer's inputs.
+//! What a device finds out over its own training rows without training: the ranges of each layer's inputs, the moments of its features.
 
 use starling_compress::Release;
 use starling_engine::EngineError;
 use starling_model::Samples;
 use starling_spec::TaskPlan;
-use starling_wire::ValueRange;
+use starling_spec::moments::Moments;
+use starling_wire::{UpdateReport, ValueRange};
+
+use crate::learner::Trained;
+
+/// Rows that are read at once.
+const ROWS_AT_ONCE: usize = 256;
 
 /// Rows that a model is run over. Ranges leave outliers out, so a few hundred say as much as all of them.
 pub const SURVEY_ROWS_MAX: usize = 500;
@@ -26,4 +32,22 @@ pub fn ranges(
     let ranges = starling_engine::calibrate(&Release::float(plan, parameters), &features)?;
     let ranges = ranges.into_iter().map(|range| range.map(|range| ValueRange { low: range.low, high: range.high }));
     Ok((rows.len() as u64, ranges.collect()))
+}
+
+/// What the device says of the features of `rows`, as an update from a base of zeros; nothing of no rows.
+pub fn moments(moments: &Moments<'_>, data: &dyn Samples, rows: &[u32], weight_max: u32) -> Option<Trained> {
+    let mut sums = moments.sums();
+    let mut features = Vec::new();
+    for rows in rows.chunks(ROWS_AT_ONCE) {
+        data.features_into(rows, &mut features);
+        sums.add(&features);
+    }
+    let said = sums.finish()?;
+    if said.cut > 0.0 {
+        tracing::warn!(share = said.cut, "values outside of data.range count as its ends");
+    }
+    let weight = u32::try_from(rows.len()).unwrap_or(u32::MAX).min(weight_max);
+    // No step was taken, and so there is no loss.
+    let report = UpdateReport { weight, train_loss: 0.0, steps: 0, within_clip: false };
+    Some(Trained { delta: said.values, report })
 }

@@ -56,10 +56,12 @@ pub(super) fn command(args: &Args) -> Result<()> {
             input.plan.shape,
             input.plan.kind
         );
-        if release.scale != input.plan.scale {
+        if (release.scale, &release.standardise) != (input.plan.scale, &input.plan.standardise) {
             eprintln!(
-                "note: the release was made for features scaled by {:?}; the task says {:?}",
-                release.scale, input.plan.scale
+                "note: the release was made for features scaled by {:?}; the task says {:?}{}",
+                release.scale,
+                input.plan.scale,
+                if release.scale == input.plan.scale { ", by other means and deviations" } else { "" }
             );
         }
     }

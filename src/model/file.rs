@@ -52,7 +52,14 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
 pub(crate) fn read(path: &Path, plan: Option<&TaskPlan>) -> Result<(ModelFile, Vec<u8>)> {
     let bytes = read_bytes(path)?;
     let model = if is_safetensors(&bytes) {
-        read_weights(path, &bytes, plan).map(|weights| ModelFile::Weights(Box::new(weights)))?
+        let weights = read_weights(path, &bytes, plan)?;
+        if weights.plan.moments.is_some() {
+            bail!(
+                "{} holds no weights but the moments of features: `starling model moments` shows them",
+                path.display()
+            );
+        }
+        ModelFile::Weights(Box::new(weights))
     } else {
         let what = if is_release(&bytes) {
             "is a release that cannot be read"
@@ -71,6 +78,13 @@ pub(crate) fn read_release(path: &Path) -> Result<(String, Vec<u8>)> {
         (ModelFile::Release(release), bytes) => Ok((release.name, bytes)),
         (ModelFile::Weights(_), _) => bail!("{} holds float weights; a release is needed here", path.display()),
     }
+}
+
+/// What a run for moments has left in `path`, by the plan that the file carries.
+pub(crate) fn read_moments(path: &Path) -> Result<Weights> {
+    let bytes = read_bytes(path)?;
+    refuse_release(path, &bytes, "the export of a run for moments is needed here")?;
+    read_weights(path, &bytes, None)
 }
 
 /// The weights in `path` for the network of `plan`.

@@ -10,6 +10,7 @@ mod found;
 mod import;
 mod init;
 mod inspect;
+mod moments;
 mod run;
 mod train;
 
@@ -32,6 +33,8 @@ pub(crate) enum Model {
     Bench(bench::Args),
     /// Show weights or a release layer by layer
     Inspect(inspect::Args),
+    /// Show the means and deviations of features that a run has found, as a task file has them
+    Moments(moments::Args),
     /// Read weights of another tool
     Import(import::Args),
     /// Write weights, or what a release computes with, for another tool
@@ -47,6 +50,7 @@ pub(crate) fn command(verb: &Model) -> Result<Exit> {
         Model::Evaluate(args) => evaluate::command(args)?,
         Model::Bench(args) => bench::command(args)?,
         Model::Inspect(args) => inspect::command(args)?,
+        Model::Moments(args) => moments::command(args)?,
         Model::Import(args) => import::command(args)?,
         Model::Export(args) => export::command(args)?,
     }

@@ -90,6 +90,8 @@ pub(super) fn plan_of(release: &Release) -> TaskPlan {
         kind: release.kind,
         shape: release.shape.clone(),
         scale: release.scale,
+        standardise: release.standardise.clone(),
+        moments: None,
         layers: release.layers.clone(),
         backend: Backend::Auto,
         train: starling_spec::TrainSettings::default(),

@@ -9,6 +9,7 @@ mod kill_aggregator;
 mod kill_device;
 mod ledger;
 mod lossy_link;
+mod moments;
 mod policy;
 mod releases;
 mod secure;

@@ -38,6 +38,7 @@ fn unrunnable(fleet: &Fleet) -> PathBuf {
         kind: TaskKind::Classification,
         shape: vec![1, 7000, 7000],
         scale: Scale::None,
+        standardise: None,
         layers: serde_json::from_str(&layers).expect("layers"),
         tensors: vec![pruned(), pruned()],
         inputs: vec![None, None],

@@ -1,8 +1,9 @@
 //! Secure sums between real processes: an aggregator that sees masked vectors only, and devices that come and go.
 
 use serde_json::Value;
+use starling_exchange::{Layout, read_safetensors};
 use starling_spec::random::{Purpose, Random, device_key, word};
-use starling_spec::{TaskFile, TaskPlan};
+use starling_spec::{ParamManifest, TaskFile, TaskPlan};
 use starling_testkit::Fleet;
 use starling_testkit::fleet::{number, rounds};
 use starling_update::{Local, SecureSums};
@@ -36,8 +37,8 @@ fn echo(seed: u64, device: DeviceId, round: u32, parameters: usize) -> Vec<f32> 
     halves.map(|word| ((word & 0xff_ffff) as f32 * (2.0 / (1u32 << 24) as f32) - 1.0) * 1e-3).collect()
 }
 
-/// The parameters of the latest version, in the order of its file.
-fn exported(fleet: &Fleet, run: u64) -> Vec<f32> {
+/// The parameters of the latest version.
+fn exported(fleet: &Fleet, run: u64, manifest: &ParamManifest) -> Vec<f32> {
     let out = fleet.folder().join("w.safetensors");
     let exported = std::process::Command::new(env!("CARGO_BIN_EXE_starling"))
         .args(["aggregator", "run", "export", &run.to_string(), "--config"])
@@ -48,8 +49,7 @@ fn exported(fleet: &Fleet, run: u64) -> Vec<f32> {
         .expect("the program starts");
     assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
     let bytes = std::fs::read(&out).expect("weights");
-    let header = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().expect("eight"))).expect("small");
-    bytes[8 + header..].as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect()
+    read_safetensors(&bytes, manifest, Layout::Starling).expect("the network's weights")
 }
 
 #[test]
@@ -87,11 +87,12 @@ fn inv5_devices_add_the_noise_that_they_and_the_run_are_charged_for_until_the_bu
     // Updates are of one clipping norm together with all their parameters, and the noise of four on each: on the mean of five devices,
     // whose shares make 4 · √(5/4), 0.00894 a parameter and round.
     let manifest = TaskPlan::new(&task, seed).expect("a plan").manifest().expect("a manifest");
-    let energy = |values: &[f32]| values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
     let start = starling_spec::init::initial_parameters(&manifest, seed);
-    let added = ((energy(&exported(&fleet, run)) - energy(&start)) / start.len() as f64).sqrt();
+    let moved = exported(&fleet, run, &manifest).into_iter().zip(&start).map(|(now, start)| f64::from(now - start));
+    let added = (moved.map(|step| step * step).sum::<f64>() / start.len() as f64).sqrt();
     let expected = 0.01 * 4.0 * 1.25f64.sqrt() / 5.0 * 2f64.sqrt();
-    assert!((added / expected - 1.0).abs() < 0.5, "{added}, expected {expected}");
+    // The noise is nobody's to repeat. Over 2,410 parameters its deviation is known to 1.4 %: a tenth is seven of these.
+    assert!((added / expected - 1.0).abs() < 0.1, "{added}, expected {expected}");
 }
 
 #[test]
@@ -133,12 +134,8 @@ fn the_model_of_ten_processes_holds_their_sum_bit_for_bit() {
     sums.decode(&sum, &session, DEVICES as usize).expect("a mean").apply_step(0.5, &mut expected);
     assert_ne!(expected, start);
 
-    let mut values = exported(&fleet, run);
-    let mut wanted = expected;
-    // A file may hold its tensors in another order.
-    values.sort_by(f32::total_cmp);
-    wanted.sort_by(f32::total_cmp);
-    assert!(values == wanted, "the published model is the one that the survivors' vectors give");
+    let published = exported(&fleet, run, &manifest);
+    assert!(published == expected, "the published model is the one that the survivors' vectors give");
 }
 
 #[test]

@@ -60,6 +60,7 @@ pub(crate) fn release_bytes(weight: f32) -> Vec<u8> {
         kind: TaskKind::Classification,
         shape: vec![64],
         scale: Scale::Unit,
+        standardise: None,
         layers: vec![Layer::Linear(Linear { out: 10, bias: false, binary: false })],
         tensors: vec![Compressed::dense(weights.collect())],
         inputs: vec![None],

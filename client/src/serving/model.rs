@@ -42,6 +42,7 @@ impl Model {
         let (input_len, output_len) = (width.0, width.1);
         let section = DataSection {
             scale: release.scale,
+            standardise: release.standardise.clone(),
             shape: release.shape.clone(),
             context: (release.kind == TaskKind::NextToken).then(|| release.shape.first().copied()).flatten(),
             test: None,
@@ -117,6 +118,7 @@ pub(crate) mod tests {
             kind: TaskKind::Classification,
             shape: vec![64],
             scale: Scale::Unit,
+            standardise: None,
             layers: vec![Layer::Linear(Linear { out: 2, bias: false, binary: false })],
             tensors: vec![Compressed::dense(weights.collect())],
             inputs: vec![None],
@@ -134,6 +136,7 @@ pub(crate) mod tests {
             kind: TaskKind::Classification,
             shape: vec![1, 7000, 7000],
             scale: Scale::None,
+            standardise: None,
             layers: serde_json::from_str(&layers).expect("layers"),
             tensors: vec![pruned(), pruned()],
             inputs: vec![None, None],

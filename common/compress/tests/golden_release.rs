@@ -62,6 +62,7 @@ fn golden() -> Release {
         kind: TaskKind::Classification,
         shape: vec![2, 5, 5],
         scale: Scale::Standardise,
+        standardise: None,
         layers: serde_json::from_str::<Vec<Layer>>(LAYERS).expect("layers"),
         tensors,
         inputs,

@@ -21,6 +21,7 @@ fn release(seed: u64) -> Release {
         kind,
         shape,
         scale: Scale::Unit,
+        standardise: None,
         layers,
         tensors: Vec::new(),
         inputs: Vec::new(),

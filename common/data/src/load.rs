@@ -120,7 +120,7 @@ pub fn load(
         }
         test = Some(set);
     }
-    train.scaling = Scaling::fit(section.scale, &train.features, sample_len, raw.type_max);
+    train.scaling = Scaling::of(section, &train.features, sample_len, raw.type_max);
     if let Some(test) = &mut test {
         test.scaling = train.scaling.clone();
     }
@@ -144,6 +144,10 @@ fn check(section: &DataSection, kind: TaskKind, sample_len: usize) -> Result<(),
     }
     if is_text && section.scale != Scale::None {
         return wrong("data.scale", "tokens are not scaled; leave it out");
+    }
+    if let Some(standardise) = &section.standardise {
+        let problem = |error: starling_spec::SpecError| DataError::setting("data.standardise", error.to_string());
+        standardise.check(&[sample_len]).map_err(problem)?;
     }
     if section.format != DataFormat::Csv {
         if section.label.is_some() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use starling_spec::Scale;
+use starling_spec::{DataSection, PerFeature, Scale};
 
 use crate::dataset::Features;
 
@@ -39,6 +39,18 @@ impl Scaling {
                 standardise(values, sample_len, |value| f64::from(*value))
             }
         }
+    }
+
+    /// What a section says of features: the standardisation that it gives, or what [`Scaling::fit`] finds.
+    pub(crate) fn of(section: &DataSection, features: &Features, sample_len: usize, type_max: Option<f32>) -> Self {
+        Self::given(section, sample_len).unwrap_or_else(|| Self::fit(section.scale, features, sample_len, type_max))
+    }
+
+    /// The standardisation that a section gives, if it does.
+    pub(crate) fn given(section: &DataSection, sample_len: usize) -> Option<Self> {
+        let given = section.standardise.as_ref().filter(|_| section.scale == Scale::Standardise)?;
+        let each = |values: &PerFeature| (0..sample_len).map(|index| values.at(index)).collect();
+        Some(Self::Standardise { mean: each(&given.mean), deviation: each(&given.deviation) })
     }
 
     /// Scales whole samples where they are, as [`Scaling::extend`] does.

@@ -20,7 +20,7 @@ pub struct Scaler {
 
 impl Scaler {
     /// The scaling that `section.scale` means on the section's training samples. Files are read only where their values
-    /// decide it: without scaling nothing is, and `unit` on IDX reads a header. Samples are not kept.
+    /// decide it: where nothing is scaled, or the section says by what, nothing is read, and `unit` on IDX reads a header. Samples are not kept.
     ///
     /// # Errors
     /// As [`load`].
@@ -32,6 +32,12 @@ impl Scaler {
         seed: u64,
     ) -> Result<Self, DataError> {
         let sample_len = shape.iter().product();
+        if let Some(standardise) = &section.standardise {
+            standardise.check(shape).map_err(|error| DataError::setting("data.standardise", error.to_string()))?;
+        }
+        if let Some(scaling) = Scaling::given(section, sample_len) {
+            return Ok(Self { scaling, sample_len });
+        }
         let scaling = match (section.scale, section.format) {
             (Scale::None, _) | (_, DataFormat::Text) => Scaling::None,
             (Scale::Unit, _) if embedded::is_embedded(&section.train) => Scaling::Divide(embedded::FEATURE_MAX),

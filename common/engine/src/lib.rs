@@ -32,6 +32,7 @@
 //!     kind: TaskKind::Classification,
 //!     shape: vec![2],
 //!     scale: Scale::None,
+//!     standardise: None,
 //!     layers: vec![Layer::Linear(Linear { out: 2, bias: false, binary: false })],
 //!     tensors: vec![Compressed::dense(vec![1.0, 1.0, 1.0, -1.0])],
 //!     inputs: vec![None],

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use starling_spec::{DpMode, PrivacyPlan, Weights};
+use starling_spec::{DpMode, PrivacyPlan, TaskPlan, Weights};
 
 use crate::accountant::{Charge, Statement, rounds_within, spent};
 
@@ -21,10 +21,19 @@ pub struct Words {
     pub not_protected: Vec<String>,
 }
 
-/// The words for a plan of which `rounds_spent` rounds are spent; `privacy` is what the plan says, and nothing where it says nothing.
-pub fn words(privacy: Option<&PrivacyPlan>, rounds_spent: u32) -> Words {
+/// The words for a plan of which `rounds_spent` rounds are spent.
+pub fn words(plan: &TaskPlan, rounds_spent: u32) -> Words {
+    let privacy = plan.privacy.as_ref();
     let (noise, epsilon) = noise(privacy, rounds_spent);
-    Words { sees: sees(privacy), noise, epsilon, not_protected: not_protected(privacy) }
+    let mut sees = sees(privacy);
+    if plan.moments.is_some() {
+        sees.push(
+            "The run trains nothing: what stands for an update is, of each feature, the mean and the mean square of the device's values within an \
+             interval that everybody knows."
+                .to_owned(),
+        );
+    }
+    Words { sees, noise, epsilon, not_protected: not_protected(privacy) }
 }
 
 fn is_secure(privacy: Option<&PrivacyPlan>) -> bool {
@@ -192,7 +201,7 @@ impl fmt::Display for Words {
 
 #[cfg(test)]
 mod tests {
-    use starling_spec::{TaskFile, TaskPlan};
+    use starling_spec::TaskFile;
 
     use super::*;
 
@@ -205,6 +214,7 @@ mod tests {
             format = "csv"
             train = "embedded:optdigits"
             shape = [4]
+            range = {{ low = 0, high = 16 }}
             [model]
             layers = [{{ linear = {{ out = 2 }} }}]
             [update]
@@ -218,7 +228,7 @@ mod tests {
             "#
         );
         let plan = TaskPlan::new(&TaskFile::parse(&task, &[]).expect("a task"), 1).expect("a plan");
-        words(plan.privacy.as_ref(), rounds_spent).to_string()
+        words(&plan, rounds_spent).to_string()
     }
 
     const EVALUATED: &str = "holdout = 0.1\nevaluate_every = 2\n";
@@ -243,6 +253,7 @@ mod tests {
             format!("{SECURE}subset = 0.1"),
             format!("{SECURE}weights = \"uniform\""),
             format!("{EVALUATED}{SECURE}"),
+            format!("goal = \"moments\"\n{SECURE}"),
             noisy("central", ""),
             noisy("central", ", epsilon_max = 3.65"),
             noisy("local", ""),

@@ -140,7 +140,7 @@ impl RunMachine {
     /// The round and attempt that are under way or come next.
     pub fn address(&self) -> Address {
         // What is asked between rounds of training is about the version that the last one made.
-        let over = matches!(self.phase, Phase::Asking(..)) && self.settings.federation.goal.is_train();
+        let over = matches!(self.phase, Phase::Asking(..)) && self.settings.federation.goal.makes_versions();
         Address {
             task: self.settings.task,
             run: self.settings.run,

@@ -84,6 +84,7 @@ impl Session<'_> {
             kind: self.plan.kind,
             shape: self.plan.shape.clone(),
             scale: self.plan.scale,
+            standardise: self.plan.standardise.clone(),
             layers: model.layers.clone(),
             inputs: vec![None; tensors.len()],
             tensors,

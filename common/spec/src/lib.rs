@@ -8,6 +8,7 @@ pub mod error;
 pub mod init;
 pub mod layer;
 pub mod manifest;
+pub mod moments;
 pub mod plan;
 pub mod preset;
 pub mod random;
@@ -18,6 +19,7 @@ pub use codec::CodecSpec;
 pub use error::SpecError;
 pub use layer::Layer;
 pub use manifest::{ParamManifest, ParamRole, ParamTensor};
+pub use moments::{FeatureRange, PerFeature, Standardisation};
 pub use plan::{TaskPlan, UpdateSettings};
 pub use task::{
     Backend, DataFormat, DataSection, DpMechanism, DpMode, DpSection, DpSgd, FederationSection, ModelSection,

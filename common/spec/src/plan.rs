@@ -7,9 +7,10 @@ use crate::codec::CodecSpec;
 use crate::error::SpecError;
 use crate::layer::Layer;
 use crate::manifest::{ParamManifest, ParamRole};
+use crate::moments::{self, FeatureRange, Moments, Standardisation};
 use crate::preset;
 use crate::shape::infer;
-use crate::task::{Backend, PrivacyPlan, Scale, TaskFile, TaskKind, TrainSettings, Weights, down_checked};
+use crate::task::{Backend, Goal, PrivacyPlan, Scale, TaskFile, TaskKind, TrainSettings, Weights, down_checked};
 
 /// What a device has to know to take part: nothing of where its data lie, everything of how to train on them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +24,12 @@ pub struct TaskPlan {
     pub shape: Vec<usize>,
     /// How features are scaled.
     pub scale: Scale,
+    /// What [`Scale::Standardise`] scales by; what each device finds in its own rows where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standardise: Option<Standardisation>,
+    /// Where the run is for the moments of features and trains nothing: the interval of each. There are no layers then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moments: Option<FeatureRange>,
     /// The network.
     pub layers: Vec<Layer>,
     /// Which backend computes it.
@@ -83,13 +90,17 @@ impl TaskPlan {
         };
         #[allow(clippy::cast_possible_truncation, reason = "value_max lies in 2^-20 to 2^20, checked by the task file")]
         let value_max_log2 = task.update.value_max.log2().ceil() as i8;
+        let asks_moments = task.federation.goal == Goal::Moments;
+        let moments = task.data.range.clone().filter(|_| asks_moments);
         let uniform = task.privacy.as_ref().is_some_and(|privacy| privacy.weights == Weights::Uniform);
         let plan = Self {
             name: task.name.clone(),
             kind: task.kind,
             shape,
             scale: task.data.scale,
-            layers,
+            standardise: task.data.standardise.clone(),
+            moments,
+            layers: if asks_moments { Vec::new() } else { layers },
             backend: task.model.backend,
             train: task.train.clone(),
             update: UpdateSettings {
@@ -122,7 +133,16 @@ impl TaskPlan {
     /// # Errors
     /// [`SpecError::Layer`] when a layer does not fit.
     pub fn manifest(&self) -> Result<ParamManifest, SpecError> {
+        if self.moments.is_some() {
+            return Ok(moments::manifest(&self.shape));
+        }
         infer(self.kind, &self.shape, &self.layers).map(|network| network.manifest)
+    }
+
+    /// The moments of features, where the run is for them.
+    pub fn moments(&self) -> Option<Moments<'_>> {
+        let range = self.moments.as_ref()?;
+        Some(Moments::new(range, &self.shape, self.privacy.as_ref()))
     }
 
     /// The seed of the devices' hold-outs.
@@ -164,6 +184,8 @@ impl TaskPlan {
     pub fn from_json(json: &[u8]) -> Result<Self, SpecError> {
         let plan: Self = serde_json::from_slice(json).map_err(|error| SpecError::Toml(error.to_string()))?;
         down_checked(plan.update.down)?;
+        plan.moments.as_ref().map_or(Ok(()), |range| range.check(plan.kind, &plan.shape))?;
+        plan.standardise.as_ref().map_or(Ok(()), |standardise| standardise.check(&plan.shape))?;
         plan.manifest()?;
         plan.train.dp_sgd.map_or(Ok(()), |dp_sgd| dp_sgd.check_plan(&plan))?;
         Ok(plan)

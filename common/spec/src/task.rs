@@ -6,6 +6,7 @@ mod clipping;
 mod dp;
 mod dp_sgd;
 mod federation;
+mod moments;
 mod privacy;
 mod tags;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::CodecSpec;
 use crate::error::SpecError;
 use crate::layer::Layer;
+use crate::moments::{FeatureRange, Standardisation};
 
 pub use clipping::{AdaptiveClip, CLIP_MIN};
 pub use dp::{DpMechanism, DpMode, DpSection};
@@ -87,8 +89,8 @@ pub enum Scale {
     None,
     /// Divided by the largest value of their type: 255 for bytes; for CSV the largest magnitude in the training data.
     Unit,
-    /// Less the mean, by the standard deviation, feature by feature, of the training data at hand: the pooled data in
-    /// `train` and `simulate`, the device's own on a device.
+    /// Less the mean, by the standard deviation, feature by feature: those of `data.standardise`, and where it is not given those of the
+    /// training data at hand, which are the pooled data in `train` and `simulate` and the device's own on a device.
     Standardise,
 }
 
@@ -127,6 +129,12 @@ pub struct DataSection {
     /// How features are scaled.
     #[serde(default)]
     pub scale: Scale,
+    /// What `scale = "standardise"` scales by: the same on every device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standardise: Option<Standardisation>,
+    /// The interval of each feature, for a run with `federation.goal = "moments"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<FeatureRange>,
     /// Text: tokens of context.
     #[serde(default)]
     pub context: Option<usize>,
@@ -237,6 +245,12 @@ impl TaskFile {
     }
 
     fn checked(self) -> Result<Self, SpecError> {
+        let this = moments::asked_alone(self);
+        this.check()?;
+        Ok(this)
+    }
+
+    fn check(&self) -> Result<(), SpecError> {
         let share = |key: &str, value: f64, zero: bool| {
             let ok = if zero { (0.0..1.0).contains(&value) } else { value > 0.0 && value <= 1.0 };
             let range = if zero { "expected at least 0 and below 1" } else { "expected above 0 and at most 1" };
@@ -299,6 +313,7 @@ impl TaskFile {
                 "federated evaluation needs federation.holdout above 0",
             ));
         }
+        moments::check(self)?;
         if self.federation.goal != Goal::Train && self.federation.rounds != 1 {
             return Err(SpecError::value(
                 "federation.rounds",
@@ -347,12 +362,12 @@ impl TaskFile {
             return Err(SpecError::value("update.weight_max", self.update.weight_max, "expected 1 to 2^24"));
         }
         if let Some(privacy) = &self.privacy {
-            privacy.check(&self)?;
+            privacy.check(self)?;
         }
         if let Some(dp_sgd) = &self.train.dp_sgd {
-            dp_sgd.check(&self)?;
+            dp_sgd.check(self)?;
         }
-        Ok(self)
+        Ok(())
     }
 }
 

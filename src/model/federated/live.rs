@@ -112,7 +112,7 @@ impl LiveFleet {
         let answer =
             answer(&status["answer"]).with_context(|| format!("run {run} has an answer that makes no sense"))?;
         let parameters =
-            if input.task.federation.goal.is_train() { self.export(run, &input.plan)? } else { Vec::new() };
+            if input.task.federation.goal.makes_versions() { self.export(run, &input.plan)? } else { Vec::new() };
         Ok(Ran { parameters, train_loss, answer })
     }
 }

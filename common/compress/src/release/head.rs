@@ -3,9 +3,9 @@
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use serde::{Deserialize, Serialize};
-use starling_spec::{Layer, Scale, TaskKind};
+use starling_spec::{Layer, Scale, Standardisation, TaskKind};
 
-/// The longest head, as JSON: 1,024 layers of 128 bytes, and room.
+/// The longest head, as JSON: 1,024 layers of 128 bytes, as much for what thousands of features are standardised by, and room.
 const HEAD_MAX: usize = 1 << 18;
 
 /// What precedes every head in the deflate window. It is part of the format: changing it is a new version.
@@ -19,6 +19,8 @@ pub(super) struct Head {
     pub(super) kind: TaskKind,
     pub(super) shape: Vec<usize>,
     pub(super) scale: Scale,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) standardise: Option<Standardisation>,
     pub(super) layers: Vec<Layer>,
 }
 

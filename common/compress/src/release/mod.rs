@@ -4,7 +4,7 @@
 //! "STRL"  magic                                4 bytes
 //! version 1                                    1
 //! length of the head                           1 to 3, seven bits each, lowest first; the top bit says that more follow
-//! head    JSON: name, kind, shape, scale, layers; deflated against a fixed dictionary
+//! head    JSON: name, kind, shape, scale, what it standardises by, layers; deflated against a fixed dictionary
 //! length of the bits                           1 to 5, as above
 //! bits    for each tensor of the layers' manifest: tag, counts, settings, Huffman-coded and packed streams
 //! mixed   for all tensors, one arithmetic-coded stream; it ends where the digest begins
@@ -34,7 +34,7 @@ pub use inspect::TensorReport;
 
 use ring::digest::{SHA256, digest};
 use starling_spec::shape::{Network, infer};
-use starling_spec::{Layer, Scale, SpecError, TaskKind, TaskPlan};
+use starling_spec::{Layer, Scale, SpecError, Standardisation, TaskKind, TaskPlan};
 
 use crate::tensor::{Compressed, channel_of, channels};
 use head::Head;
@@ -57,6 +57,8 @@ pub struct Release {
     pub shape: Vec<usize>,
     /// How the features that it takes are scaled.
     pub scale: Scale,
+    /// What they are standardised by, where it is the same everywhere.
+    pub standardise: Option<Standardisation>,
     /// Its layers; structural pruning has already made them fewer or smaller.
     pub layers: Vec<Layer>,
     /// One for each tensor of the layers' manifest, in its order.
@@ -89,6 +91,7 @@ impl Release {
             kind: plan.kind,
             shape: plan.shape.clone(),
             scale: plan.scale,
+            standardise: plan.standardise.clone(),
             layers: plan.layers.clone(),
             tensors: tensors.collect(),
             inputs: vec![None; manifest.tensors.len()],
@@ -126,6 +129,7 @@ impl Release {
             kind: self.kind,
             shape: self.shape.clone(),
             scale: self.scale,
+            standardise: self.standardise.clone(),
             layers: self.layers.clone(),
         };
         let streams = write::write(self, &network);

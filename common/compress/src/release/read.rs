@@ -25,15 +25,17 @@ const PARAMETERS_A_BYTE: usize = 128;
 
 /// The release of a head, its bits and its arithmetic stream; `bytes` is the length of the whole file.
 pub(super) fn read(head: Head, bits: &[u8], mixed: &[u8], bytes: usize) -> Result<Release, ReleaseError> {
-    let Head { name, kind, shape, scale, layers } = head;
+    let Head { name, kind, shape, scale, standardise, layers } = head;
     let network = infer(kind, &shape, &layers)?;
+    standardise.as_ref().map_or(Ok(()), |standardise| standardise.check(&shape))?;
     let most = PARAMETERS_FREE.saturating_add(bytes.saturating_mul(PARAMETERS_A_BYTE));
     let parameters = network.manifest.len();
     if parameters > most {
         return Err(ReleaseError::Parameters { parameters, bytes, most });
     }
     let mut streams = Streams { bits: BitReader::new(bits), mixed: Decoder::new(mixed) };
-    let mut release = Release { name, kind, shape, scale, layers, tensors: Vec::new(), inputs: Vec::new() };
+    let mut release =
+        Release { name, kind, shape, scale, standardise, layers, tensors: Vec::new(), inputs: Vec::new() };
     for (index, setting) in settings(&network).iter().enumerate() {
         let tensor = &network.manifest.tensors[index];
         let degrees = setting.source.and_then(|source| degrees(&release.tensors[source], &network, source));

@@ -21,6 +21,7 @@ fn empty(shape: &[usize], layers: Vec<Layer>) -> Release {
         kind: TaskKind::Classification,
         shape: shape.into(),
         scale: Scale::Unit,
+        standardise: None,
         layers,
         tensors: Vec::new(),
         inputs: Vec::new(),
@@ -245,8 +246,14 @@ fn what_is_no_release_is_named() {
 fn a_small_file_cannot_ask_for_a_large_model() {
     let layers: Vec<Layer> =
         serde_json::from_str(r#"[{"linear":{"out":30000}},{"linear":{"out":10000}}]"#).expect("layers");
-    let head =
-        Head { name: "bomb".into(), kind: TaskKind::Classification, shape: vec![1000], scale: Scale::None, layers };
+    let head = Head {
+        name: "bomb".into(),
+        kind: TaskKind::Classification,
+        shape: vec![1000],
+        scale: Scale::None,
+        standardise: None,
+        layers,
+    };
     let mut file = MAGIC.to_vec();
     file.push(VERSION);
     let head = head.to_bytes();

@@ -38,6 +38,7 @@ pub(crate) fn release(kind: TaskKind, shape: &[usize], layers: Vec<Layer>, seed:
         kind,
         shape: shape.to_vec(),
         scale: Scale::None,
+        standardise: None,
         layers,
         tensors: Vec::new(),
         inputs: Vec::new(),

@@ -22,6 +22,8 @@ fn plan(kind: TaskKind, shape: &[usize], layers: &str, backend: Backend) -> Task
         kind,
         shape: shape.to_vec(),
         scale: Scale::default(),
+        standardise: None,
+        moments: None,
         layers: serde_json::from_str::<Vec<Layer>>(layers).expect("layers"),
         backend,
         train: TrainSettings {

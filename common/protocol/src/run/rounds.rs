@@ -94,7 +94,7 @@ impl RunMachine {
         if self.rounds_committed >= federation.rounds {
             return self.finish(Finish::Rounds);
         }
-        if !federation.goal.is_train() {
+        if !federation.goal.makes_versions() {
             return self.ask(now_ms, federation.quorum, failures);
         }
         let room = self.settings.secure_cohort.map_or(usize::MAX, |(_, cohort_max)| cohort_max);
@@ -165,7 +165,7 @@ impl RunMachine {
         self.attempt = self.attempt_first;
         self.phase = Phase::Waiting { not_before_ms: now_ms, failures: 0 };
         let federation = &self.settings.federation;
-        if !federation.goal.is_train() || self.rounds_committed >= federation.rounds {
+        if !federation.goal.makes_versions() || self.rounds_committed >= federation.rounds {
             self.finish(Finish::Rounds);
         } else {
             self.advance(now_ms);
@@ -207,7 +207,7 @@ impl RunMachine {
         if let Phase::Training(cohort, _) | Phase::Asking(cohort, ..) = &self.phase {
             let end = |device| Action::End { device, address, reason };
             self.actions.extend(cohort.unfinished().map(end));
-            if matches!(self.phase, Phase::Training(..)) || !self.settings.federation.goal.is_train() {
+            if matches!(self.phase, Phase::Training(..)) || !self.settings.federation.goal.makes_versions() {
                 self.actions.push_back(Action::Abandon { address });
             }
         }

@@ -103,7 +103,7 @@ impl DpSection {
             ));
         }
         let federation = &task.federation;
-        if !federation.goal.is_train() {
+        if !federation.goal.makes_versions() {
             return Err(SpecError::value(
                 "federation.goal",
                 format!("{:?}", federation.goal).to_lowercase(),

@@ -58,7 +58,7 @@ impl DpSgd {
         let of_type = data.format != DataFormat::Csv || data.train.starts_with("embedded:");
         match scale {
             Scale::Unit if !of_type => Err(fitted("\"unit\"")),
-            Scale::Standardise => Err(fitted("\"standardise\"")),
+            Scale::Standardise if data.standardise.is_none() => Err(fitted("\"standardise\"")),
             _ => Ok(()),
         }
     }
@@ -87,7 +87,7 @@ impl DpSgd {
                 "train.dp_sgd protects one example, and the windows of a text are none: they share what one person wrote",
             ));
         }
-        if plan.scale == Scale::Standardise {
+        if plan.scale == Scale::Standardise && plan.standardise.is_none() {
             return Err(fitted("\"standardise\""));
         }
         if let Some(every) = plan.privacy.as_ref().map(|privacy| privacy.evaluate_every).filter(|every| *every > 0) {
@@ -116,7 +116,7 @@ fn fitted(scale: &str) -> SpecError {
     SpecError::value(
         "data.scale",
         scale,
-        "it is fitted to the device's own examples, so that each of them shows in all inputs: scale the data beforehand and use \"none\" under \
-         train.dp_sgd",
+        "it is fitted to the device's own examples, so that each of them shows in all inputs: under train.dp_sgd scale the data beforehand and use \
+         \"none\", or state what to scale by in data.standardise",
     )
 }

@@ -175,12 +175,20 @@ pub enum Goal {
     Evaluate,
     /// The ranges of each layer's inputs under the weights that it begins with, over the devices' training rows: one round, no version.
     Ranges,
+    /// The means and deviations of the features of the devices' training rows: one round like one of training, whose version they are
+    /// ([`crate::moments`]).
+    Moments,
 }
 
 impl Goal {
-    /// Whether versions are made.
+    /// Whether a model is trained.
     pub fn is_train(&self) -> bool {
         *self == Self::Train
+    }
+
+    /// Whether versions are made, of updates.
+    pub fn makes_versions(&self) -> bool {
+        matches!(self, Self::Train | Self::Moments)
     }
 }
 

@@ -113,7 +113,7 @@ impl SecureSums {
             figures,
             privacy: privacy.clone(),
             weight_max,
-            says_loss: plan.train.dp_sgd.is_none(),
+            says_loss: plan.train.dp_sgd.is_none() && plan.moments.is_none(),
             clipping: ClipStep::of(plan),
             plan: Digest::of(&plan.to_json()),
         }))
