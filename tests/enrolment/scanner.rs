@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use aes::Aes256;
-use aes::cipher::{BlockEncrypt, KeyInit};
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use ring::{aead, hkdf};
 
 type Key = [u8; 32];

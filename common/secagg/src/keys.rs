@@ -1,5 +1,4 @@
-//! Keys of one attempt: agreement by X25519 (RFC 7748), derivation by HKDF-SHA-256 (RFC 5869), envelopes under
-//! ChaCha20-Poly1305 (RFC 8439).
+//! Keys of one attempt: derivation by HKDF-SHA-256 (RFC 5869), envelopes under ChaCha20-Poly1305 (RFC 8439).
 //!
 //! Every derived key binds a purpose, the digest of the round (task, run, round, attempt, model, plan and, once it is known, the roster) and the
 //! devices that it is between (invariant 9).
@@ -7,7 +6,6 @@
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Salt};
 use starling_wire::{DeviceId, Digest};
-use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use crate::limits::{ENVELOPE_BYTES, SHARE_BYTES};
@@ -78,35 +76,6 @@ fn hkdf(salt: &[u8], secret: &[u8], info: &[&[u8]]) -> Key {
     key
 }
 
-/// An X25519 pair.
-pub(crate) struct KeyPair {
-    secret: StaticSecret,
-    public: [u8; 32],
-}
-
-impl KeyPair {
-    pub(crate) fn from_secret(secret: &Key) -> Self {
-        let secret = StaticSecret::from(**secret);
-        let public = PublicKey::from(&secret).to_bytes();
-        Self { secret, public }
-    }
-
-    pub(crate) fn public(&self) -> &[u8; 32] {
-        &self.public
-    }
-
-    /// The bytes that are shared out. They are wiped when they are dropped.
-    pub(crate) fn secret(&self) -> Key {
-        Zeroizing::new(self.secret.to_bytes())
-    }
-
-    /// The agreed secret; `None` for a public key of low order, with which everybody knows the result.
-    pub(crate) fn agree(&self, public: &[u8; 32]) -> Option<Key> {
-        let shared = self.secret.diffie_hellman(&PublicKey::from(*public));
-        shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes()))
-    }
-}
-
 /// The shares of two secrets, on their way to one holder.
 pub(crate) type Shares = Zeroizing<[u8; 2 * SHARE_BYTES]>;
 
@@ -134,7 +103,7 @@ fn seal(key: &Key, nonce: [u8; NONCE_LEN], aad: &[u8], bytes: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn bytes(hex: &str) -> Vec<u8> {
@@ -144,39 +113,8 @@ mod tests {
         digits.chunks(2).map(pair).collect()
     }
 
-    fn key(hex: &str) -> Key {
+    pub(crate) fn key(hex: &str) -> Key {
         Zeroizing::new(bytes(hex).try_into().expect("32 bytes"))
-    }
-
-    #[test]
-    fn agreement_is_that_of_rfc_7748() {
-        // Section 5.2, first vector, and the iterated one after 1 and 1,000 rounds.
-        let pair = KeyPair::from_secret(&key("a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4"));
-        let public = key("e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c");
-        let agreed = pair.agree(&public).expect("a point of high order");
-        assert_eq!(agreed, key("c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552"));
-
-        let nine = key("0900000000000000000000000000000000000000000000000000000000000000");
-        let (mut scalar, mut point) = (nine.clone(), nine);
-        for round in 1..=1000 {
-            let next = KeyPair::from_secret(&scalar).agree(&point).expect("a point of high order");
-            point = std::mem::replace(&mut scalar, next);
-            if round == 1 {
-                assert_eq!(scalar, key("422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079"));
-            }
-        }
-        assert_eq!(scalar, key("684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51"));
-    }
-
-    #[test]
-    fn a_key_of_low_order_is_none() {
-        let pair = KeyPair::from_secret(&Zeroizing::new([5; 32]));
-        // 0, 1, and a point of order 8 (Wycheproof, x25519_test.json, "low order public").
-        let eight = key("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800");
-        let one = key("0100000000000000000000000000000000000000000000000000000000000000");
-        for public in [Zeroizing::new([0; 32]), one, eight] {
-            assert!(pair.agree(&public).is_none());
-        }
     }
 
     #[test]

@@ -18,8 +18,7 @@ impl Keystream {
 
     /// The next bytes of the stream.
     pub fn fill(&mut self, bytes: &mut [u8]) {
-        bytes.fill(0);
-        self.0.apply_keystream(bytes);
+        self.0.write_keystream(bytes);
     }
 
     pub(crate) fn next_u32(&mut self) -> u32 {

@@ -94,6 +94,7 @@
 //! ```
 
 mod aggregator;
+mod agreement;
 mod bitmap;
 mod device;
 mod graph;

@@ -3,7 +3,8 @@
 use zeroize::Zeroizing;
 
 use super::{Aborted, Aggregator, Open, Phase, Sum};
-use crate::keys::{Key, KeyPair};
+use crate::agreement::KeyPair;
+use crate::keys::Key;
 use crate::limits::{SECRET_BYTES, SHARE_BYTES};
 use crate::shamir::combine;
 use crate::vector::Sign;

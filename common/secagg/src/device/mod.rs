@@ -24,9 +24,10 @@ use zeroize::Zeroizing;
 
 pub use self::guard::Guard;
 pub use self::journal::{Restored, Unsent};
+use crate::agreement::KeyPair;
 use crate::bitmap::Bitmap;
 use crate::identity::{IdentityKey, advertisement};
-use crate::keys::{Entropy, Key, KeyPair, Purpose, Shares};
+use crate::keys::{Entropy, Key, Purpose, Shares};
 use crate::limits::SHARE_BYTES;
 use crate::message::{Kind, Member};
 use crate::refused::Refused;
