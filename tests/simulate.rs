@@ -127,6 +127,38 @@ fn devices_of_secure_sums_say_inside_them_how_a_version_does() {
 }
 
 #[test]
+fn moments_under_noise_are_charged_for_one_round_and_off_by_what_the_noise_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let found = |noise_multiplier: &str| {
+        let out = folder.path().join("moments.safetensors").to_str().expect("a printable path").to_owned();
+        let dp = format!(
+            "privacy.dp={{ mode = \"central\", clip = 0.5, noise_multiplier = {noise_multiplier}, delta = 1e-3 }}"
+        );
+        let sets = ["federation.goal=moments", "data.range={ low = 0, high = 16 }", "privacy.weights=uniform", &dp];
+        let extra: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).chain(["--out", &out]).collect();
+        let run: Value = serde_json::from_slice(&simulate(&extra)).expect("JSON");
+        assert_eq!(run["rounds"].as_array().map(Vec::len), Some(1), "{run}");
+        assert!(run["rounds"][0]["test_accuracy"].is_null(), "moments classify nothing: {run}");
+        let said = starling(&["model", "moments", &out, "--json"]);
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        let said: Value = serde_json::from_slice(&said.stdout).expect("JSON");
+        let mean: Vec<f64> = said["standardise"]["mean"]
+            .as_array()
+            .expect("means")
+            .iter()
+            .map(|mean| mean.as_f64().expect("a mean"))
+            .collect();
+        (run["rounds"][0]["epsilon"].as_f64(), mean)
+    };
+    let ((none, exact), (spent, noisy)) = (found("0.0"), found("0.1"));
+    assert!(none.is_none() && spent.is_some_and(|spent| spent > 10.0), "{none:?} {spent:?}");
+    // z · √(2 · 64) / 8 of half the interval, which is 8; over 64 features a deviation is known to 9 %.
+    let expected = 0.1 * 128f64.sqrt() / 8.0 * 8.0;
+    let off = (noisy.iter().zip(&exact).map(|(noisy, exact)| (noisy - exact).powi(2)).sum::<f64>() / 64.0).sqrt();
+    assert!((off / expected - 1.0).abs() < 0.3, "{off}, expected {expected}");
+}
+
+#[test]
 fn an_override_that_no_task_has_is_named() {
     let task = example("digits.toml");
     let output = starling(&["simulate", task.to_str().expect("a printable path"), "--set", "train.learning_rate=1"]);

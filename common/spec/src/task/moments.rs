@@ -1,6 +1,6 @@
 //! A task whose run is for the moments of its features.
 
-use super::{Goal, Scale, TaskFile, TrainSettings};
+use super::{DpMechanism, Goal, Participation, Scale, TaskFile, TrainSettings};
 use crate::codec::CodecSpec;
 use crate::error::SpecError;
 
@@ -18,10 +18,14 @@ pub(super) fn asked_alone(mut task: TaskFile) -> TaskFile {
     let federation = &mut task.federation;
     (federation.rounds, federation.evaluate_every, federation.target) = (1, 0, None);
     (federation.server_lr, federation.server_decay) = (1.0, 0.0);
+    // A sum that is divided by how many devices were expected is no mean: every device that is drawn is counted, and charged in full.
+    if federation.participation == Participation::Poisson {
+        federation.participation = Participation::Fixed;
+    }
     if let Some(privacy) = &mut task.privacy {
         (privacy.subset, privacy.adaptive_clip) = (1.0, None);
         if let Some(dp) = &mut privacy.dp {
-            dp.evaluation_noise = None;
+            (dp.evaluation_noise, dp.mechanism) = (None, DpMechanism::Independent);
         }
     }
     // The rows are counted as they are.

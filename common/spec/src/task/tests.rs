@@ -277,6 +277,22 @@ fn the_file_of_a_training_asks_for_moments_by_its_goal_alone() {
     assert!((unit - 0.5 / (2.0 * features as f64).sqrt()).abs() < 1e-12, "{unit}");
     assert_eq!(crate::TaskPlan::from_json(&plan.to_json()).expect("it travels"), plan);
 
+    let tree = "{ mode = \"central\", clip = 0.5, noise_multiplier = 1.0, delta = 1e-5, mechanism = { tree = { participations_max = 2, \
+                separation_min = 1 } } }";
+    for overrides in [("federation.participation", "poisson"), ("privacy.dp", tree)] {
+        let central = [(
+            "privacy.dp",
+            &*tree.replace(", mechanism = { tree = { participations_max = 2, separation_min = 1 } }", ""),
+        )];
+        let more = [goal, ("privacy.weights", "uniform"), ("federation.devices", "30"), overrides];
+        let (task, plan) = set(&[&central[..], &more].concat()).expect("a task");
+        let dp = plan.privacy.and_then(|privacy| privacy.asked.dp).expect("noise");
+        assert!(
+            task.federation.participation == Participation::Fixed && dp.mechanism.is_independent(),
+            "a mean of those who came"
+        );
+    }
+
     let refused = |overrides: &[(&str, &str)], key: &str| {
         let error = set(overrides).map(|_| ()).expect_err("refused").to_string();
         assert!(error.starts_with(key), "{overrides:?}: {error}");
