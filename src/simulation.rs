@@ -13,7 +13,9 @@ use bytes::Bytes;
 use indicatif::ProgressBar;
 use starling_model::Evaluated;
 use starling_privacy::noise::Simulated;
-use starling_protocol::run::{Action, Answer, Coins, HeldOut, Progress, RunMachine, RunSettings, Turns, cohort_max};
+use starling_protocol::run::{
+    Action, Answer, Coins, HeldOut, Progress, RunMachine, RunSettings, SecureCohort, Turns, cohort_max,
+};
 use starling_spec::{CodecSpec, TaskKind};
 use starling_update::{Fold, Node, RoundNumbers, Version};
 use starling_wire::{Address, DeviceId, Digest, RoundKind, RunId, TaskId};
@@ -117,7 +119,7 @@ impl<'world> Simulation<'world> {
         federation.devices_min = u32::try_from(world.devices.len()).context("fewer than 2^32 devices")?;
         let ids: Vec<DeviceId> = world.devices.iter().map(|device| device.id).collect();
         let numbers = RoundNumbers::of(plan, plan.adaptive_clip(), cohort_max(&input.task.federation))?;
-        let secure = numbers.secure.as_ref().map(|sums| Secure::new(plan, sums, &ids)).transpose()?;
+        let secure = plan.is_secure().then(|| Secure::new(plan, &ids)).transpose()?;
         let budget = Budget::of(plan)?;
         federation.rounds = budget.as_ref().map_or(federation.rounds, Budget::rounds);
         let settings = RunSettings {
@@ -128,7 +130,7 @@ impl<'world> Simulation<'world> {
             turns: Turns::of(plan),
             federation,
             tensors: manifest.tensors.len(),
-            secure_cohort: secure.as_ref().map(Secure::cohort),
+            secure_cohort: SecureCohort::of(&world.plan),
         };
         let machine = RunMachine::new(settings, Progress::default());
         let master = start.unwrap_or_else(|| starling_spec::init::initial_parameters(&manifest, plan.seed));

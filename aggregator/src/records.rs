@@ -114,8 +114,8 @@ pub(crate) struct RoundRecord {
     pub(crate) heldout_loss: Option<f64>,
     /// Accuracy over the hold-outs of the tenth of the devices that does worst, where secure sums of a crowd tell it.
     pub(crate) heldout_worst_tenth: Option<f64>,
-    /// The digest that everything in the round's secure sum was bound to: attempt, model, plan and everybody's keys.
-    pub(crate) session: Option<String>,
+    /// The digest that everything in the round's secure sum was bound to: attempt, model, plan and everybody's keys. One for each group.
+    pub(crate) sessions: Vec<String>,
 }
 
 impl RoundRecord {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use starling_audit::Who;
 use starling_daemon::entropy;
-use starling_protocol::run::{Action, Answer, Coins, Finish, Progress, RunMachine, RunSettings, Turns};
+use starling_protocol::run::{Action, Answer, Coins, Finish, Progress, RunMachine, RunSettings, SecureCohort, Turns};
 use starling_spec::{TaskFile, TaskKind};
 use starling_wire::{Address, DeviceId, RoundKind, RoundStart, RunId, RunPlan, TaskId, ToClient};
 
@@ -109,7 +109,7 @@ impl Run {
             turns: Turns::of(&loaded.plan),
             federation: loaded.task.federation.clone(),
             tensors: loaded.tensors,
-            secure_cohort: loaded.numbers.secure.as_ref().map(|sums| sums.cohort()),
+            secure_cohort: SecureCohort::of(&loaded.plan),
         };
         let progress = Progress {
             rounds_committed: self.record.rounds_committed,

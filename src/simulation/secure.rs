@@ -22,7 +22,6 @@ use crate::world::{Done, Job};
 
 /// What a simulation has beside the plain one.
 pub(super) struct Secure {
-    cohort: (usize, usize),
     seed: u64,
     identities: Identities,
     guards: BTreeMap<DeviceId, Guard>,
@@ -62,20 +61,15 @@ impl Fleet for Identities {
 }
 
 impl Secure {
-    /// For rounds like those of `sums`, by `plan`.
-    pub(super) fn new(plan: &TaskPlan, sums: &SecureSums, devices: &[DeviceId]) -> Result<Self> {
+    /// For rounds by `plan`.
+    pub(super) fn new(plan: &TaskPlan, devices: &[DeviceId]) -> Result<Self> {
         let pair = |device: &DeviceId| {
             let seed = drawn(plan.seed, &[device_key(device.0)]);
             Ok((*device, Ed25519KeyPair::from_seed_unchecked(&seed[..]).context("a seed of 32 bytes")?))
         };
         let identities = Identities(devices.iter().map(pair).collect::<Result<_>>()?);
         let (guards, parts) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { cohort: sums.cohort(), seed: plan.seed, identities, guards, parts, round: None })
-    }
-
-    /// The smallest and the largest cohort.
-    pub(super) fn cohort(&self) -> (usize, usize) {
-        self.cohort
+        Ok(Self { seed: plan.seed, identities, guards, parts, round: None })
     }
 
     /// What the round's sum says.
@@ -159,7 +153,7 @@ impl Simulation<'_> {
         let model = self.version.digest();
         let secure = self.secure.as_mut().context("the plan has no secure sums")?;
         let sums = Arc::clone(sums.as_ref().context("the plan has no secure sums")?);
-        let round = SecureRound::new(&sums.setup(address, model))?;
+        let round = SecureRound::of(&sums, address, model)?;
         secure.round = Some((sums, round));
         for (device, done) in cohort.into_iter().zip(done) {
             if let Done::Trained(delta, report) = done {

@@ -5,6 +5,7 @@ mod backup;
 mod command;
 mod compress;
 mod dp_sgd;
+mod groups;
 mod kill_aggregator;
 mod kill_device;
 mod ledger;

@@ -23,13 +23,19 @@ const SECURE: &str = r#"
         dropout = 0.3
 "#;
 
-/// The secure half of what a finished round says.
+/// What the sums of a finished round were bound to.
+pub(crate) fn sessions(round: &Value) -> Vec<Digest> {
+    let sessions = round["sessions"].as_array().expect("sessions").iter();
+    sessions.map(|session| session.as_str().expect("text").parse().expect("a digest")).collect()
+}
+
 fn session(round: &Value) -> Digest {
-    round["session"].as_str().expect("a session").parse().expect("a digest")
+    let [session] = &sessions(round)[..] else { panic!("one sum: {round:#}") };
+    *session
 }
 
 /// The update of the hidden bench client: a little noise, from seed, device and round (`src/bench_runtime.rs`).
-fn echo(seed: u64, device: DeviceId, round: u32, parameters: usize) -> Vec<f32> {
+pub(crate) fn echo(seed: u64, device: DeviceId, round: u32, parameters: usize) -> Vec<f32> {
     let path = [device_key(device.0), u64::from(round)];
     let key = Random::new(seed, Purpose::Noise, &path).key();
     let words = (0..parameters.div_ceil(2) as u64).map(|counter| word(key, counter));
@@ -38,7 +44,7 @@ fn echo(seed: u64, device: DeviceId, round: u32, parameters: usize) -> Vec<f32> 
 }
 
 /// The parameters of the latest version.
-fn exported(fleet: &Fleet, run: u64, manifest: &ParamManifest) -> Vec<f32> {
+pub(crate) fn exported(fleet: &Fleet, run: u64, manifest: &ParamManifest) -> Vec<f32> {
     let out = fleet.folder().join("w.safetensors");
     let exported = std::process::Command::new(env!("CARGO_BIN_EXE_starling"))
         .args(["aggregator", "run", "export", &run.to_string(), "--config"])

@@ -153,8 +153,8 @@ impl State {
             // A round in which nobody was is a version too, of noise alone.
             fold.get_or_insert_with(|| Fold::new(&model.loaded.numbers.numerics));
         }
-        if let Some((summed, session)) = &summed {
-            round.session = Some(session.to_string());
+        if let Some((summed, sessions)) = &summed {
+            round.sessions = sessions.iter().map(Digest::to_string).collect();
             (round.weight, round.train_loss) = (summed.weight, summed.train_loss);
         } else {
             let fold = fold.as_ref().ok_or("nothing was folded")?;

@@ -23,8 +23,8 @@ pub(super) struct Summing {
     /// The certificates that each device came with, and those between them and the CA, each once.
     leaves: BTreeMap<DeviceId, Vec<u8>>,
     between: BTreeSet<Vec<u8>>,
-    /// While the stage is open that tells everybody of everybody: what it asks, one copy for all.
-    roster: Option<Bytes>,
+    /// While the stage is open that tells everybody of everybody in its group: what it asks, one copy for all of the group.
+    rosters: Vec<Option<Bytes>>,
 }
 
 /// What closing a stage leads to.
@@ -38,9 +38,9 @@ pub(crate) struct Closed {
 
 impl Summing {
     fn new(sums: &SecureSums, address: Address, model: Digest) -> Result<Self, Refusal> {
-        let round = SecureRound::new(&sums.setup(address, model)).map_err(|refused| refused.refusal())?;
-        let (certified, leaves, between, roster) = Default::default();
-        Ok(Self { address, round, certified, leaves, between, roster })
+        let round = SecureRound::of(sums, address, model).map_err(|refused| refused.refusal())?;
+        let (certified, leaves, between, rosters) = Default::default();
+        Ok(Self { address, round, certified, leaves, between, rosters })
     }
 
     /// Takes in the certificates that a device shows with its keys.
@@ -54,15 +54,13 @@ impl Summing {
         Ok(())
     }
 
-    /// The members of the roster and the digests of the keys that their certificates vouch for.
-    fn keys(&self) -> Vec<(DeviceId, Digest)> {
-        let members = self.round.members().into_iter();
-        members.filter_map(|member| Some((member, key_digest(self.certified.key(&member)?)))).collect()
+    /// The members of a roster and the digests of the keys that their certificates vouch for.
+    fn keys(&self, members: &[DeviceId]) -> Vec<(DeviceId, Digest)> {
+        members.iter().filter_map(|member| Some((*member, key_digest(self.certified.key(member)?)))).collect()
     }
 
-    /// The roster, with everybody's certificates and where the audit log, under what witnesses have co-signed, has them.
-    fn roster(&self, rolls: Vec<Roll>) -> Option<Bytes> {
-        let members = self.round.members();
+    /// A roster, with everybody's certificates and where the audit log, under what witnesses have co-signed, has them.
+    fn roster(&self, members: &[DeviceId], rolls: Vec<Roll>) -> Option<Bytes> {
         let message = self.round.message(members.first()?)?.to_vec();
         let leaves = members.iter().filter_map(|member| self.leaves.get(member));
         let certificates = leaves.chain(&self.between).cloned().collect();
@@ -73,7 +71,7 @@ impl Summing {
     fn letter(&self, device: &DeviceId) -> Option<Bytes> {
         let message = self.round.message(device)?;
         if self.round.names_members() {
-            return self.roster.clone();
+            return self.rosters.get(self.round.group_of(device)?)?.clone();
         }
         Some(SecureLetter { message: message.to_vec(), ..SecureLetter::default() }.to_bytes())
     }
@@ -124,12 +122,18 @@ impl State {
                 tracing::warn!(%address, error = super::chain(&aborted), "an attempt at a secure sum is given up");
                 Refusal::StaleAttempt
             })?;
-            Ok((members, if summing.round.names_members() { summing.keys() } else { Vec::new() }))
+            let rosters = if summing.round.names_members() { summing.round.rosters() } else { Vec::new() };
+            let with_keys = rosters.into_iter().map(|members| (summing.keys(&members), members));
+            Ok((members, with_keys.collect::<Vec<_>>()))
         });
-        let closed = closed.and_then(|(members, keys)| {
-            let rolls = if keys.is_empty() { Vec::new() } else { self.audit.rolls(&keys) };
+        let closed = closed.and_then(|(members, rosters)| {
+            let rosters = rosters.into_iter().map(|(keys, members)| {
+                let rolls = if keys.is_empty() { Vec::new() } else { self.audit.rolls(&keys) };
+                (members, rolls)
+            });
+            let rosters: Vec<_> = rosters.collect();
             let summing = self.summing(&address, stage)?;
-            summing.roster = summing.round.names_members().then(|| summing.roster(rolls)).flatten();
+            summing.rosters = rosters.into_iter().map(|(members, rolls)| summing.roster(&members, rolls)).collect();
             let letters = members.iter().filter_map(|device| Some((*device, summing.letter(device)?))).collect();
             Ok((members, letters))
         });
@@ -183,12 +187,12 @@ impl State {
 }
 
 impl Model {
-    /// What the round's secure sum says, where the run has one, and the digest that it was bound to.
-    pub(super) fn take_sum(&mut self) -> Result<Option<(Summed, Digest)>, Box<dyn std::error::Error>> {
+    /// What the round's secure sums say, where the run has any, and the digests that they were bound to.
+    pub(super) fn take_sum(&mut self) -> Result<Option<(Summed, Vec<Digest>)>, Box<dyn std::error::Error>> {
         let Some(sums) = self.loaded.numbers.secure.as_ref() else { return Ok(None) };
         let summing = self.summing.take().ok_or("nothing was summed")?;
-        let session = summing.round.session().ok_or("nothing was summed")?;
+        let sessions = summing.round.sessions();
         let summed = summing.round.summed(sums).ok_or("the secure sum is not complete")??;
-        Ok(Some((summed, session)))
+        Ok(Some((summed, sessions)))
     }
 }

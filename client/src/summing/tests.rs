@@ -407,7 +407,7 @@ fn inv5_what_a_shared_subset_leaves_out_is_owed_until_it_is_sent() {
     let mut devices: Vec<Device> = (0..4).map(|index| Device::under(Arc::clone(&plan), &pki, index)).collect();
     let mut aggregator = begin(&pki, 1, &mut devices);
     stage(&mut aggregator, &mut devices);
-    let session = aggregator.round.session().expect("a roster");
+    let session = aggregator.round.sessions()[0];
     let device = &mut devices[0];
     let letter = aggregator.letter(&device.id());
     assert_eq!(device.answer(1, letter), Ok(None), "envelopes are not answered");

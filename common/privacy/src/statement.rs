@@ -4,7 +4,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use starling_spec::{DpMode, PrivacyPlan, TaskPlan, Weights};
+use starling_spec::{DpMode, GroupRule, PrivacyPlan, PrivacySection, TaskPlan, Weights};
 
 use crate::accountant::{Charge, Statement, rounds_within, spent};
 
@@ -51,12 +51,24 @@ fn sees(privacy: Option<&PrivacyPlan>) -> Vec<String> {
             let mut lines = vec![
                 format!(
                     "The aggregator sees sums over at least {} devices and no device's own update, also when it does not keep to the \
-                     protocol, as long as at most {} of a cohort's devices work with it; {weights}.",
+                     protocol, as long as at most {} of a {}'s devices work with it; {weights}.",
                     asked.cohort_min,
-                    percent(asked.corrupt)
+                    percent(asked.corrupt),
+                    if asked.groups > 1 { "group" } else { "cohort" }
                 ),
                 "It sees who takes part, who drops out and when, and how many bytes move.".to_owned(),
             ];
+            if asked.groups > 1 {
+                let rule = match asked.group_rule.unwrap_or_default() {
+                    GroupRule::Median => "median",
+                    GroupRule::TrimmedMean => "trimmed mean",
+                };
+                lines.push(format!(
+                    "A cohort is split into {} groups, each with a sum of its own: the aggregator sees every one of them and who is in it, and takes the \
+                     {rule} of their means. It says who is in which, so all devices that work with it may be in one.",
+                    asked.groups
+                ));
+            }
             if asked.subset < 1.0 {
                 lines.push(format!("A round's sum holds {} of the parameters, drawn anew each round.", percent(asked.subset)));
             }
@@ -160,9 +172,13 @@ fn not_protected(privacy: Option<&PrivacyPlan>) -> Vec<String> {
                 .to_owned(),
         );
         lines.push("Sums of nearly the same devices can be compared from round to round.".to_owned());
-        lines.push(
-            "A device inside a sum may send any update up to the clipping norm: nobody can look at it.".to_owned(),
-        );
+        lines.push(match privacy.and_then(|privacy| groups_to_spare(&privacy.asked)) {
+            None => "A device inside a sum may send any update up to the clipping norm: nobody can look at it.".to_owned(),
+            Some(spare) => format!(
+                "A device inside a group's sum may send any update up to the clipping norm, and nobody can look at it. Where no more than {spare} groups \
+                 hold such updates, the other groups' means bound what each parameter becomes; beyond that nothing does."
+            ),
+        });
     } else {
         lines.push(
             "Whoever reads the aggregator's memory reads updates, and can reconstruct training examples from them."
@@ -177,6 +193,11 @@ fn not_protected(privacy: Option<&PrivacyPlan>) -> Vec<String> {
     };
     lines.push(against_models.to_owned());
     lines
+}
+
+/// Groups that the rule leaves out of either end; nothing where there is one sum.
+fn groups_to_spare(asked: &PrivacySection) -> Option<usize> {
+    (asked.groups > 1).then(|| asked.group_rule.unwrap_or_default().cut(asked.groups.into()))
 }
 
 fn percent(share: f64) -> String {
@@ -251,6 +272,9 @@ mod tests {
             SECURE.replace("0.5", "0.25"),
             format!("{SECURE}corrupt = 0.2"),
             format!("{SECURE}subset = 0.1"),
+            format!("{SECURE}groups = 3"),
+            format!("{SECURE}groups = 4"),
+            format!("{SECURE}groups = 4\ngroup_rule = \"trimmed_mean\""),
             format!("{SECURE}weights = \"uniform\""),
             format!("{EVALUATED}{SECURE}"),
             format!("goal = \"moments\"\n{SECURE}"),

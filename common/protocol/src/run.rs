@@ -40,7 +40,7 @@ pub use crate::cohort::Coins;
 pub use action::{Action, Expelled, Finish};
 pub use answers::{Answer, HeldOut, Ranges};
 pub use secure::Stage;
-pub use settings::{Progress, RunSettings, Turn, Turns};
+pub use settings::{Progress, RunSettings, SecureCohort, Turn, Turns};
 
 use answers::Answers;
 use secure::Summing;

@@ -22,7 +22,7 @@ pub use manifest::{ParamManifest, ParamRole, ParamTensor};
 pub use moments::{FeatureRange, PerFeature, Standardisation};
 pub use plan::{TaskPlan, UpdateSettings};
 pub use task::{
-    Backend, DataFormat, DataSection, DpMechanism, DpMode, DpSection, DpSgd, FederationSection, ModelSection,
-    Optimizer, Participation, Partition, PrivacyPlan, PrivacySection, Scale, Schedule, TAG_BYTES_MAX, TAGS_MAX,
-    TaskFile, TaskKind, TrainSettings, WeightForm, Weights, check_tags,
+    Backend, DataFormat, DataSection, DpMechanism, DpMode, DpSection, DpSgd, FederationSection, GroupRule,
+    ModelSection, Optimizer, Participation, Partition, PrivacyPlan, PrivacySection, Scale, Schedule, TAG_BYTES_MAX,
+    TAGS_MAX, TaskFile, TaskKind, TrainSettings, WeightForm, Weights, check_tags,
 };

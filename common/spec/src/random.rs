@@ -47,6 +47,8 @@ pub enum Purpose {
     Privacy = 12,
     /// The coins of a simulated run's devices.
     Coin = 13,
+    /// Dealing a cohort out to groups.
+    Group = 14,
 }
 
 /// A stream of random words.

@@ -58,7 +58,9 @@ pub use numerics::{Numerics, NumericsError};
 pub use residual::{RESIDUAL_FRACTION_BITS, Residual, ResidualError};
 pub use round::{NumbersError, RoundNumbers};
 pub use sealed::{SealError, Sealed, rounding_key, seal, seal_masked, seal_restored, seal_with_feedback};
-pub use secure::{Local, LocalFigures, MaskError, SecurePart, SecureRound, SecureSums, Summed, SummedFigures};
+pub use secure::{
+    Local, LocalFigures, MaskError, SecurePart, SecureRound, SecureSums, Summed, SummedFigures, group_order,
+};
 pub use starling_compress::{
     CodecSpec, DecodeError, EncodeError, FixedPoint, codec_id, codec_spec, difference, encoded_len_bounds,
 };

@@ -26,7 +26,7 @@ impl Participant {
         let address = part.address;
         let Some(run) = self.runs.get_mut(&address.run) else { return };
         let Ok(plan) = &run.plan else { return };
-        let cohort_max = plan.privacy.as_ref().map_or(0, |privacy| privacy.cohort_max);
+        let cohort_max = plan.privacy.as_ref().map_or(0, |privacy| privacy.sum_max());
         let Some(slot) = run.train.as_mut().filter(|slot| slot.is_summing(&address)) else { return };
         match slot.letters.take(part, letter_bytes_max(cohort_max)) {
             Ok(None) => {}

@@ -7,12 +7,12 @@ use starling_wire::{DeviceId, Refusal, RoundKind};
 
 use super::answers::{Answer, Answers};
 use super::secure::Summing;
-use super::{Action, Finish, GRACE_MS, Phase, RETRY_MS, RETRY_MS_MAX, RunMachine};
+use super::{Action, Finish, GRACE_MS, Phase, RETRY_MS, RETRY_MS_MAX, RunMachine, SecureCohort};
 use crate::cohort::{Cohort, draw, toss};
 
 impl RunMachine {
     pub(super) fn enough_devices(&self) -> bool {
-        let least = self.settings.secure_cohort.map_or(1, |(cohort_min, _)| cohort_min);
+        let least = self.settings.secure_cohort.map_or(1, |cohort| cohort.asked_min);
         let least = least.max(self.settings.federation.devices_min as usize);
         self.available.len() >= least && (self.is_everybody_there() || self.ready().next().is_some())
     }
@@ -97,7 +97,8 @@ impl RunMachine {
         if !federation.goal.makes_versions() {
             return self.ask(now_ms, federation.quorum, failures);
         }
-        let room = self.settings.secure_cohort.map_or(usize::MAX, |(_, cohort_max)| cohort_max);
+        let secure = self.settings.secure_cohort;
+        let room = secure.map_or(usize::MAX, |cohort| cohort.max);
         let cohort_max = room.min(self.cohort_max() as usize);
         let round = self.rounds_committed + 1;
         let ready: BTreeSet<DeviceId> = self.ready().collect();
@@ -113,16 +114,20 @@ impl RunMachine {
             let goal = devices.len();
             (devices, goal, 0)
         } else {
-            let goal = share(self.available.len(), federation.fraction).min(ready.len()).clamp(1, cohort_max);
+            let least = secure.map_or(1, |cohort| cohort.asked_min);
+            let goal =
+                share(self.available.len(), federation.fraction).max(least).min(ready.len()).clamp(1, cohort_max);
             let asked = share(goal, federation.over_selection).max(goal).min(ready.len()).min(cohort_max);
             let quorum = share(goal, federation.quorum).clamp(1, goal);
             (draw(&ready, asked, self.settings.seed, round), goal, quorum)
         };
         let deadline_ms = federation.deadline_ms;
         let cohort = Cohort::new(devices, goal, quorum, now_ms.saturating_add(deadline_ms));
-        self.phase = match self.settings.secure_cohort {
+        self.phase = match secure {
             None => Phase::Training(cohort, failures),
-            Some((cohort_min, _)) => Phase::Summing(Box::new(Summing::new(cohort, cohort_min, now_ms, failures))),
+            Some(SecureCohort { summed_min, .. }) => {
+                Phase::Summing(Box::new(Summing::new(cohort, summed_min, now_ms, failures)))
+            }
         };
         self.start_all(deadline_ms);
         if goal == 0 {

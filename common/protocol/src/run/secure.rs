@@ -66,9 +66,9 @@ pub(super) struct Summing {
 
 impl Summing {
     /// The first stage of a round for `cohort`, whose deadline is that of training.
-    pub(super) fn new(cohort: Cohort, cohort_min: usize, now_ms: u64, failures: u32) -> Self {
+    pub(super) fn new(cohort: Cohort, summed_min: usize, now_ms: u64, failures: u32) -> Self {
         let asked: BTreeSet<DeviceId> = cohort.unfinished().collect();
-        let (goal, quorum, masks_until_ms) = (cohort.goal, cohort.quorum.max(cohort_min), cohort.deadline_at_ms);
+        let (goal, quorum, masks_until_ms) = (cohort.goal, cohort.quorum.max(summed_min), cohort.deadline_at_ms);
         let stage_ms = masks_until_ms.saturating_sub(now_ms) / STAGE_SHARE;
         let cohort = Cohort::new(asked.clone(), goal, quorum, now_ms.saturating_add(stage_ms.max(1)));
         let stage = Stage::Advertise;

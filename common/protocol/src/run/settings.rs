@@ -1,5 +1,6 @@
 //! What a run's machine is built from.
 
+use starling_spec::task::GROUPS_MIN;
 use starling_spec::{DpMechanism, FederationSection, TaskPlan};
 use starling_wire::{RunId, TaskId};
 
@@ -22,8 +23,32 @@ pub struct RunSettings {
     pub federation: FederationSection,
     /// Tensors of the network's manifest: what a device's ranges are counted by.
     pub tensors: usize,
-    /// The smallest and the largest cohort of a secure sum, where updates are summed under masks.
-    pub secure_cohort: Option<(usize, usize)>,
+    /// How many devices a round takes, where updates are summed under masks.
+    pub secure_cohort: Option<SecureCohort>,
+}
+
+/// How many devices a round of secure sums takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecureCohort {
+    /// Fewer are not asked: enough to fill the smallest group of each.
+    pub asked_min: usize,
+    /// With fewer updates it comes to nothing: the smallest groups that still have a middle.
+    pub summed_min: usize,
+    /// More are not asked.
+    pub max: usize,
+}
+
+impl SecureCohort {
+    /// What `plan` asks for.
+    pub fn of(plan: &TaskPlan) -> Option<Self> {
+        let privacy = plan.privacy.as_ref().filter(|_| plan.is_secure())?;
+        let (groups, least) = (privacy.asked.groups.max(1), usize::from(privacy.asked.cohort_min));
+        Some(Self {
+            asked_min: usize::from(groups) * least,
+            summed_min: usize::from(groups.min(GROUPS_MIN)) * least,
+            max: privacy.cohort_max as usize,
+        })
+    }
 }
 
 /// How often and how close together a device may take part: what the price of noise with a memory rests on.

@@ -36,11 +36,8 @@ impl Aggregator {
         if let Some(before) = self.advertised.get(&device) {
             return if *before == member { Ok(()) } else { Err(Refused::Unexpected(device)) };
         }
-        if self.advertised.len() >= usize::from(self.setup.cohort_max) {
-            return Err(Refused::CohortTooLarge {
-                got: self.advertised.len() + 1,
-                allowed: self.setup.cohort_max.into(),
-            });
+        if self.advertised.len() >= self.room {
+            return Err(Refused::CohortTooLarge { got: self.advertised.len() + 1, allowed: self.room });
         }
         self.advertised.insert(device, member);
         Ok(())

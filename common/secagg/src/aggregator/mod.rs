@@ -115,6 +115,8 @@ pub struct Aggregator {
     about: Digest,
     ring: Ring,
     phase: Phase,
+    /// The most devices that may advertise.
+    room: usize,
     advertised: BTreeMap<DeviceId, Member>,
     open: Option<Open>,
 }
@@ -147,14 +149,55 @@ impl Aggregator {
             about: setup.digest(),
             ring: setup.ring()?,
             phase: Phase::Advertising,
+            room: setup.cohort_max.into(),
             advertised: BTreeMap::new(),
             open: None,
         })
     }
 
+    /// An attempt whose devices are to be [`Aggregator::split`] into so many groups, each of which may have as many devices as the setup says.
+    ///
+    /// # Errors
+    /// [`Refused::Setup`].
+    pub fn of_groups(setup: &Setup, groups: u16) -> Result<Self, Refused> {
+        let one = Self::new(setup)?;
+        Ok(Self { room: one.room.saturating_mul(groups.into()), ..one })
+    }
+
+    /// Deals the devices that have advertised out to `groups` attempts, as evenly as can be, in the order of `key`. Devices notice nothing of it:
+    /// each sees the roster of its own group, and one setup is everybody's.
+    ///
+    /// # Panics
+    /// If keys come in no longer, or `groups` is 0.
+    pub fn split(mut self, groups: u16, key: impl Fn(&DeviceId) -> u64) -> Vec<Self> {
+        assert_eq!(self.phase, Phase::Advertising, "a roster is not taken apart");
+        let mut members: Vec<(u64, Member)> =
+            std::mem::take(&mut self.advertised).into_values().map(|member| (key(&member.device), member)).collect();
+        members.sort_by_key(|(key, member)| (*key, member.device));
+        let empty = || Self {
+            setup: self.setup,
+            about: self.about,
+            ring: self.ring,
+            phase: Phase::Advertising,
+            room: self.setup.cohort_max.into(),
+            advertised: BTreeMap::new(),
+            open: None,
+        };
+        let mut parts: Vec<Self> = (0..groups).map(|_| empty()).collect();
+        for (index, (_, member)) in members.into_iter().enumerate() {
+            parts[index % usize::from(groups)].advertised.insert(member.device, member);
+        }
+        parts
+    }
+
     /// Where the attempt is.
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// The devices that have advertised, until the roster is fixed.
+    pub fn advertised(&self) -> impl Iterator<Item = DeviceId> {
+        self.advertised.keys().copied()
     }
 
     /// The digest of setup and roster, once the roster is fixed.
@@ -182,7 +225,7 @@ impl Aggregator {
 
     /// How many devices can answer in this phase at most.
     pub fn expected(&self) -> usize {
-        let Some(open) = &self.open else { return self.setup.cohort_max.into() };
+        let Some(open) = &self.open else { return self.room };
         match self.phase {
             Phase::Sharing => open.session.members.len(),
             Phase::Masking => open.shared.iter().flatten().count(),

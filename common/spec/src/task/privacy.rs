@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clipping::{AdaptiveClip, CLIP_MAX, CLIP_MIN, budget_part, expected_cohort};
 use super::dp::DpSection;
+use super::groups::{self, GroupRule};
 use super::{FederationSection, Participation, TaskFile};
 use crate::codec::CodecSpec;
 use crate::error::SpecError;
@@ -24,8 +25,14 @@ pub struct PrivacySection {
     pub weights: Weights,
     /// The share of the parameters that a round's updates hold: the same for all devices of the round, another each round.
     pub subset: f64,
-    /// Fewer devices than this are no cohort, and fewer survivors no sum.
+    /// Fewer devices than this are no cohort, and fewer survivors no sum. With groups it is said of each.
     pub cohort_min: u16,
+    /// Secure sums that a cohort is split into, each device into one.
+    #[serde(skip_serializing_if = "is_one")]
+    pub groups: u16,
+    /// How the groups' means become one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_rule: Option<GroupRule>,
     /// The share of a cohort that may collude with the aggregator.
     pub corrupt: f64,
     /// The share of a cohort that may drop out over all phases.
@@ -44,11 +51,17 @@ impl Default for PrivacySection {
             weights: Weights::Examples,
             subset: 1.0,
             cohort_min: 3,
+            groups: 1,
+            group_rule: None,
             corrupt: 0.1,
             dropout: 0.1,
             dp: None,
         }
     }
+}
+
+fn is_one(groups: &u16) -> bool {
+    *groups == 1
 }
 
 /// What a device counts for in a mean.
@@ -117,6 +130,7 @@ impl PrivacySection {
                 "a shared subset is one of a secure sum: set privacy.secure_aggregation = true",
             );
         }
+        groups::check(self, task)?;
         if let Some(dp) = &self.dp {
             dp.check(self, task)?;
         }
@@ -165,7 +179,7 @@ impl PrivacySection {
                 "expected at least 3: of two, each knows the other's",
             ));
         }
-        let Some(most) = cohort_max(&task.federation) else {
+        let Some(most) = cohort_max(&task.federation).map(|most| f64::from(groups::group_max(self, most))) else {
             return Err(SpecError::value(
                 "federation.devices",
                 "nothing",
@@ -175,7 +189,7 @@ impl PrivacySection {
         if most < f64::from(self.cohort_min) || most > 2048.0 {
             return Err(SpecError::value(
                 "federation.devices",
-                format!("(a cohort of {most})"),
+                format!("(a sum of up to {most})"),
                 "a secure sum is over privacy.cohort_min to 2048 devices",
             ));
         }
@@ -205,6 +219,11 @@ pub struct PrivacyPlan {
 }
 
 impl PrivacyPlan {
+    /// The most devices of one secure sum: of a group, where the cohort is split into several.
+    pub fn sum_max(&self) -> u32 {
+        groups::group_max(&self.asked, self.cohort_max.into())
+    }
+
     /// Devices of the smallest sum that are not assumed to work with the aggregator: under distributed noise their shares have to be enough.
     pub fn honest_min(&self) -> u32 {
         honest_min(&self.asked, self.cohort_max)

@@ -1,6 +1,7 @@
 //! What a task's plan says about its secure sums: their numbers, and the setup that every device of an attempt is bound to.
 
 mod figures;
+mod groups;
 mod part;
 mod round;
 
@@ -17,6 +18,7 @@ use crate::residual::Residual;
 use crate::ring::{RingError, RingMean, RingNumerics, RingReport, RingSettings, Shares, Tallies};
 
 pub use figures::{LocalFigures, SummedFigures};
+pub use groups::group_order;
 pub use part::{MaskError, SecurePart};
 pub use round::SecureRound;
 
@@ -48,12 +50,14 @@ pub struct SecureSums {
     /// Where the clipping norm adapts.
     clipping: Option<ClipStep>,
     plan: Digest,
+    /// What is drawn by the aggregator in each round follows from it.
+    seed: u64,
 }
 
 /// What a secure sum says of the devices in it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summed {
-    /// The weighted mean of the updates.
+    /// The weighted mean of the updates, or the rule of the groups' means.
     pub mean: Vec<f32>,
     /// Examples that count, or devices where they count alike.
     pub weight: u64,
@@ -97,7 +101,7 @@ impl SecureSums {
             clip: privacy.asked.clip().unwrap_or(0.0),
             weight_max,
             subset_per_million: millionths(privacy.asked.subset),
-            cohort_max: privacy.cohort_max,
+            cohort_max: privacy.sum_max(),
             tallies: noisy.is_none().then_some(Tallies { metrics_max }),
             noise: noisy.filter(|dp| dp.noise_multiplier > 0.0).map(|dp| Shares {
                 noise_multiplier: dp.noise_multiplier,
@@ -116,6 +120,7 @@ impl SecureSums {
             says_loss: plan.train.dp_sgd.is_none() && plan.moments.is_none(),
             clipping: ClipStep::of(plan),
             plan: Digest::of(&plan.to_json()),
+            seed: plan.seed,
         }))
     }
 
@@ -148,9 +153,9 @@ impl SecureSums {
         }
     }
 
-    /// The smallest and the largest cohort.
-    pub fn cohort(&self) -> (usize, usize) {
-        (self.privacy.asked.cohort_min.into(), self.privacy.cohort_max as usize)
+    /// Sums that a cohort is split into.
+    pub fn groups(&self) -> u16 {
+        self.privacy.asked.groups
     }
 
     /// The setup of the attempt at `address` with the model of this digest.
@@ -164,7 +169,7 @@ impl SecureSums {
             sum_max: self.numerics.sum_max(),
             weight_max: self.weight_max,
             cohort_min: self.privacy.asked.cohort_min,
-            cohort_max: u16::try_from(self.privacy.cohort_max).unwrap_or(u16::MAX),
+            cohort_max: u16::try_from(self.privacy.sum_max()).unwrap_or(u16::MAX),
             assumptions: Assumptions {
                 corrupt_per_mille: per_mille(self.privacy.asked.corrupt),
                 dropout_per_mille: per_mille(self.privacy.asked.dropout),
@@ -214,7 +219,23 @@ impl SecureSums {
     /// # Errors
     /// [`RingError`] when the sum is of another plan.
     pub fn decode(&self, sum: &[i64], session: &Digest, devices: usize) -> Result<Summed, RingError> {
-        let RingMean { mean, weight_sum, within_clip, metrics, share } = self.numerics.decode(sum, session, devices)?;
+        self.decode_groups(&[(sum, *session, devices)])
+    }
+
+    /// The same of the sums of several groups: each with the digest that it was bound to, and its devices.
+    ///
+    /// # Errors
+    /// [`RingError`] when a sum is of another plan.
+    ///
+    /// # Panics
+    /// If there is no sum.
+    pub fn decode_groups(&self, sums: &[(&[i64], Digest, usize)]) -> Result<Summed, RingError> {
+        let decoded = sums
+            .iter()
+            .map(|(sum, session, devices)| self.numerics.decode(sum, session, *devices).map(|mean| (mean, *devices)));
+        let rule = self.privacy.asked.group_rule.unwrap_or_default();
+        let (whole, devices) = groups::together(rule, decoded.collect::<Result<_, _>>()?);
+        let RingMean { mean, weight_sum, within_clip, metrics, share } = whole;
         let levels = metrics.first().map_or(f64::NAN, |levels| *levels as f64);
         Ok(Summed {
             mean,

@@ -7,7 +7,8 @@ fn summing(devices: u32, change: impl FnOnce(&mut FederationSection)) -> RunMach
     let mut federation = FederationSection { rounds: 1, deadline_ms: 40_000, ..FederationSection::default() };
     federation.devices_min = devices;
     change(&mut federation);
-    let (task, run, secure_cohort) = (TaskId([1; 16]), RunId(1), Some((3, devices as usize)));
+    let secure_cohort = Some(SecureCohort { asked_min: 3, summed_min: 3, max: devices as usize });
+    let (task, run) = (TaskId([1; 16]), RunId(1));
     let settings = RunSettings {
         task,
         run,
