@@ -27,6 +27,9 @@ pub(super) struct Summing {
     rosters: Vec<Option<Bytes>>,
 }
 
+/// What a round's sums say, and the digests that they were bound to.
+pub(super) type Bound = (Summed, Vec<Digest>);
+
 /// What closing a stage leads to.
 #[derive(Debug)]
 pub(crate) struct Closed {
@@ -188,7 +191,7 @@ impl State {
 
 impl Model {
     /// What the round's secure sums say, where the run has any, and the digests that they were bound to.
-    pub(super) fn take_sum(&mut self) -> Result<Option<(Summed, Vec<Digest>)>, Box<dyn std::error::Error>> {
+    pub(super) fn take_sum(&mut self) -> Result<Option<Bound>, Box<dyn std::error::Error>> {
         let Some(sums) = self.loaded.numbers.secure.as_ref() else { return Ok(None) };
         let summing = self.summing.take().ok_or("nothing was summed")?;
         let sessions = summing.round.sessions();
