@@ -217,11 +217,11 @@ pub(crate) fn all_rows(data: &Dataset) -> Result<Vec<u32>> {
 }
 
 fn work(world: &World, network: &mut Option<Network>, job: Job) -> Result<Done> {
-    if let Job::Train { device, address, plan, .. } = &job
+    if let Job::Train { device, address, plan, base, .. } = &job
         && let Some(moments) = plan.moments()
     {
         let device = &world.devices[*device];
-        let said = survey::moments(&moments, &world.loaded.train, &device.train, plan.update.weight_max);
+        let said = survey::moments(&moments, base, &world.loaded.train, &device.train, plan.update.weight_max);
         let said = said.context("the device has no rows")?;
         return finished(plan, device, *address, said.delta, &said.report, None);
     }

@@ -157,7 +157,7 @@ impl Learner for BurnLearner {
             if let Some(moments) = job.plan.moments() {
                 let Rows { data, train, .. } = &prepared.rows;
                 let none = || LearnError::NoData("there are no rows".to_owned());
-                return survey::moments(&moments, data, train, job.weight_max).ok_or_else(none);
+                return survey::moments(&moments, &base, data, train, job.weight_max).ok_or_else(none);
             }
             let mut delta = base.clone();
             let path = TrainPath { device: job.device_key(), round: u64::from(job.address.round) };

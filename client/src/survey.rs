@@ -34,15 +34,22 @@ pub fn ranges(
     Ok((rows.len() as u64, ranges.collect()))
 }
 
-/// What the device says of the features of `rows`, as an update from a base of zeros; nothing of no rows.
-pub fn moments(moments: &Moments<'_>, data: &dyn Samples, rows: &[u32], weight_max: u32) -> Option<Trained> {
+/// What the device says of the features of `rows`, as an update from `base`; nothing of no rows.
+pub fn moments(
+    moments: &Moments<'_>,
+    base: &[f32],
+    data: &dyn Samples,
+    rows: &[u32],
+    weight_max: u32,
+) -> Option<Trained> {
     let mut sums = moments.sums();
     let mut features = Vec::new();
     for rows in rows.chunks(ROWS_AT_ONCE) {
         data.features_into(rows, &mut features);
         sums.add(&features);
     }
-    let said = sums.finish()?;
+    let mut said = sums.finish()?;
+    said.values.iter_mut().zip(base).for_each(|(value, base)| *value -= base);
     if said.cut > 0.0 {
         tracing::warn!(share = said.cut, "values outside of data.range count as its ends");
     }

@@ -72,13 +72,18 @@ fn sees(privacy: Option<&PrivacyPlan>) -> Vec<String> {
             if asked.subset < 1.0 {
                 lines.push(format!("A round's sum holds {} of the parameters, drawn anew each round.", percent(asked.subset)));
             }
-            if let Some(noise) = privacy.evaluation_noise() {
+            let figures = [
+                ("what share of their hold-outs devices classify rightly with the version", privacy.evaluation_noise()),
+                ("its mean loss over their hold-outs, as a share of 16,", privacy.loss_noise()),
+            ];
+            for (what, noise) in figures.into_iter().filter_map(|(what, noise)| Some((what, noise?))) {
                 lines.push(format!(
-                    "Every {} versions a sum also says what share of their hold-outs devices classify rightly with the version, to {noise} devices (a \
-                     standard deviation of noise that is part of the same budget).",
+                    "Every {} versions a sum also says {what} to {noise} devices (a standard deviation of noise that is part of the same budget).",
                     privacy.evaluate_every
                 ));
-            } else if privacy.evaluate_every > 0 {
+            }
+            let exact = privacy.evaluation_noise().or(privacy.loss_noise()).is_none();
+            if exact && privacy.evaluate_every > 0 {
                 lines.push(format!(
                     "Every {} versions a sum also says how the version does on the devices' hold-outs together: examples, hits, loss, and how many \
                      devices are in which twentieth of the accuracy.",
@@ -285,6 +290,7 @@ mod tests {
             noisy("distributed", "").replace("= 30", "= 20"),
             format!("{EVALUATED}{}", noisy("distributed", ", evaluation_noise = 5.0")),
             format!("{EVALUATED}{}", noisy("distributed", ", evaluation_noise = 6.0")),
+            format!("{EVALUATED}{}", noisy("distributed", ", loss_noise = 6.0")),
             noisy("central", "").replace("4.0", "2.0"),
             noisy("central", "").replace("1e-3", "1e-4"),
             noisy("central", ", mechanism = { tree = { participations_max = 2, separation_min = 3 } }"),

@@ -148,7 +148,7 @@ impl Standardisation {
 /// `value` to a ten-thousandth of `unit`, at least.
 fn rounded(value: f32, unit: f32) -> String {
     #[allow(clippy::cast_possible_truncation, reason = "the exponent of a float")]
-    let places = DIGITS - unit.log10().floor() as i32;
+    let places = DIGITS - unit.max(f32::MIN_POSITIVE).log10().floor() as i32;
     let text = format!("{value:.*}", usize::try_from(places).unwrap_or(0));
     // TOML tells floats from integers, and both are read.
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
@@ -253,7 +253,7 @@ impl<'a> Moments<'a> {
             let first = (f64::from(*first) / self.unit).clamp(-1.0, 1.0);
             let variance = f64::from(*second) / self.unit - first * first;
             let deviation = if variance > self.variance_min { variance.min(1.0).sqrt() } else { 1.0 };
-            ((middle + half * first) as f32, (half * deviation) as f32)
+            ((middle + half * first) as f32, ((half * deviation) as f32).max(f32::MIN_POSITIVE))
         });
         let (mean, deviation) = found.unzip();
         Standardisation { mean: PerFeature::Each(mean), deviation: PerFeature::Each(deviation) }

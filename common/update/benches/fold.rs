@@ -72,7 +72,7 @@ fn ring(criterion: &mut Criterion) {
             noise: None,
         };
         let numerics = RingNumerics::new(&settings, SMALL).expect("good settings");
-        let (report, shared) = (RingReport { examples: 100, metrics: &[], share: 0.5 }, Digest([1; 32]));
+        let (report, shared) = (RingReport { examples: 100, metrics: &[], shares: [0.5; 2] }, Digest([1; 32]));
         let encode = || {
             numerics.encode(black_box(&delta), report, &shared, 7, &mut Simulated::new(0, &[])).expect("a good delta")
         };

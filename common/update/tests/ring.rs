@@ -32,7 +32,7 @@ fn delta(count: usize, norm: f64, seed: u64) -> Vec<f32> {
 }
 
 fn report(examples: u32) -> RingReport<'static> {
-    RingReport { examples, metrics: &[7, 123_456], share: 0.5 }
+    RingReport { examples, metrics: &[7, 123_456], shares: [0.5; 2] }
 }
 
 /// Where no noise is asked for.
@@ -173,7 +173,7 @@ fn noisy(bits: u8) -> RingSettings {
     RingSettings {
         tallies: None,
         weight_max: 1,
-        noise: Some(Shares { noise_multiplier: 1.5, honest: 8, count_noise: None, share_noise: None }),
+        noise: Some(Shares { noise_multiplier: 1.5, honest: 8, count_noise: None, share_noise: [None; 2] }),
         ..settings(bits)
     }
 }
@@ -203,7 +203,13 @@ fn the_sum_of_updates_has_at_least_the_noise_that_is_charged_whoever_drops_out()
             let zeros = vec![0.0; PARAMETERS];
             let mut words = Simulated::new(9, &[device]);
             numerics
-                .encode(&zeros, RingReport { examples: 1, metrics: &[], share: 0.5 }, &shared(1), device, &mut words)
+                .encode(
+                    &zeros,
+                    RingReport { examples: 1, metrics: &[], shares: [0.5; 2] },
+                    &shared(1),
+                    device,
+                    &mut words,
+                )
                 .expect("zeros")
         })
         .collect();
@@ -226,7 +232,7 @@ fn the_sum_of_updates_has_at_least_the_noise_that_is_charged_whoever_drops_out()
 fn noise_is_drawn_anew_from_the_words_it_is_given_and_hides_the_update() {
     let numerics = RingNumerics::new(&noisy(8), 2000).expect("good settings");
     let encode = |delta: &[f32], words: u64| {
-        let report = RingReport { examples: 1, metrics: &[], share: 0.5 };
+        let report = RingReport { examples: 1, metrics: &[], shares: [0.5; 2] };
         numerics.encode(delta, report, &shared(1), 3, &mut Simulated::new(words, &[])).expect("a good delta")
     };
     let (update, zeros) = (delta(2000, 2.0, 1), vec![0.0; 2000]);
@@ -242,7 +248,7 @@ fn a_ring_has_room_for_the_noise_of_a_sum_and_not_for_that_of_each_term() {
     assert!(numerics.sum_max() < 20 * numerics.value_max() / 3);
     assert!(2 * numerics.sum_max() + 1 > 1 << (numerics.ring().width() - 1), "no bit is spare");
     let fine = RingSettings {
-        noise: Some(Shares { noise_multiplier: 0.01, honest: 20, count_noise: None, share_noise: None }),
+        noise: Some(Shares { noise_multiplier: 0.01, honest: 20, count_noise: None, share_noise: [None; 2] }),
         ..noisy(2)
     };
     let error = RingNumerics::new(&fine, 100).expect_err("shares of a fraction of a unit");
@@ -267,7 +273,7 @@ fn bad_settings_and_deltas_are_refused_by_name() {
     }
     let wide = RingSettings { cohort_max: u32::MAX, codec: CodecSpec::Quantised(16), ..noisy(16) };
     let wide = RingSettings {
-        noise: Some(Shares { noise_multiplier: 2f64.powi(42), honest: 1, count_noise: None, share_noise: None }),
+        noise: Some(Shares { noise_multiplier: 2f64.powi(42), honest: 1, count_noise: None, share_noise: [None; 2] }),
         ..wide
     };
     assert_eq!(RingNumerics::new(&wide, 10).err(), Some(RingError::TooWide { cohort_max: u32::MAX }));
@@ -276,7 +282,7 @@ fn bad_settings_and_deltas_are_refused_by_name() {
     assert_eq!(encode(&[0.0, f32::NAN, 0.0], report(1)), Some(RingError::NotFinite { index: 1 }));
     assert_eq!(encode(&[0.0; 2], report(1)), Some(RingError::Length { expected: 3, got: 2 }));
     assert_eq!(encode(&[0.0; 3], report(0)), Some(RingError::NoExamples));
-    let liar = RingReport { examples: 1, metrics: &[1001, 0], share: 0.5 };
+    let liar = RingReport { examples: 1, metrics: &[1001, 0], shares: [0.5; 2] };
     assert_eq!(encode(&[0.0; 3], liar), Some(RingError::Bound { what: "a metric", got: 1001, bound: 1000 }));
     assert_eq!(
         numerics.decode(&[0; 2], &shared(1), 4).err(),

@@ -44,7 +44,7 @@ fn the_mean_of_the_survivors_comes_out_and_rotation_and_subset_follow_from_the_s
     let examples: BTreeMap<DeviceId, u32> =
         (1u32..).map(|index| 20 * index).zip(0..12).map(|(n, index)| (device_id(index), n)).collect();
     let encode = |id: &DeviceId| {
-        let report = RingReport { examples: examples[id], metrics: &[5], share: 0.5 };
+        let report = RingReport { examples: examples[id], metrics: &[5], shares: [0.5; 2] };
         numerics
             .encode(&delta(id), report, &session, device_key(id.0), &mut Simulated::new(0, &[]))
             .expect("a good delta")

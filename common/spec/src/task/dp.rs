@@ -29,6 +29,9 @@ pub struct DpSection {
     /// `federation.evaluate_every` needs under noise. It has a part of the noise's budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation_noise: Option<f64>,
+    /// The same on the sum of their losses over the hold-outs, each as a share of 16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_noise: Option<f64>,
 }
 
 /// Who adds the noise.
@@ -142,31 +145,38 @@ impl DpSection {
     fn check_evaluation(&self, section: &PrivacySection, task: &TaskFile) -> Result<(), SpecError> {
         let federation = &task.federation;
         let every = federation.evaluate_every;
-        let Some(noise) = self.evaluation_noise else {
+        let asked = [("evaluation_noise", self.evaluation_noise), ("loss_noise", self.loss_noise)];
+        let asked: Vec<(&str, f64)> = asked.into_iter().filter_map(|(key, noise)| Some((key, noise?))).collect();
+        let Some((key, noise)) = asked.first().copied() else {
             return match every {
                 0 => Ok(()),
                 _ => Err(SpecError::value(
                     "federation.evaluate_every",
                     every,
-                    "figures of devices' own rows need noise: leave it out, or say privacy.dp.evaluation_noise where devices add noise in shares",
+                    "figures of devices' own rows need noise: leave it out, or say privacy.dp.evaluation_noise or loss_noise where devices add noise \
+                     in shares",
                 )),
             };
         };
-        let wrong = |expected: String| Err(SpecError::value("privacy.dp.evaluation_noise", noise, expected));
-        if self.mode != DpMode::Distributed || task.kind == TaskKind::Regression || every == 0 {
+        let wrong = |expected: String| Err(SpecError::value(format!("privacy.dp.{key}"), noise, expected));
+        if self.mode != DpMode::Distributed || every == 0 {
             return wrong(
-                "it is on accuracies inside a sum with noise: use mode = \"distributed\", a task with classes, and federation.evaluate_every"
+                "it is on figures inside a sum with noise: use mode = \"distributed\", and federation.evaluate_every"
                     .into(),
             );
+        }
+        if task.kind == TaskKind::Regression && self.evaluation_noise.is_some() {
+            return wrong("it is on accuracies, of which a regression has none: use loss_noise".into());
         }
         let part = |deviation| budget_part(self.noise_multiplier, deviation);
         let cohort = expected_cohort(federation.devices, federation.fraction);
         let count = section.adaptive_clip.and_then(|adaptive| adaptive.count_noise(cohort));
-        let parts = part(noise) + count.map_or(0.0, part);
-        if !(noise > 0.0 && noise.is_finite() && parts < 1.0) {
+        let parts = asked.iter().map(|(_, noise)| part(*noise)).sum::<f64>() + count.map_or(0.0, part);
+        let finite = asked.iter().all(|(_, noise)| *noise > 0.0 && noise.is_finite());
+        if !(finite && parts < 1.0) {
             return wrong(format!(
-                "the sum of (noise_multiplier / 2σ)² over it and the count of an adapting norm is {parts:.3}: expected below 1, to leave some of the \
-                 budget for the updates"
+                "the sum of (noise_multiplier / 2σ)² over the figures and the count of an adapting norm is {parts:.3}: expected below 1, to leave some of \
+                 the budget for the updates"
             ));
         }
         Ok(())

@@ -25,7 +25,8 @@ pub(super) fn asked_alone(mut task: TaskFile) -> TaskFile {
     if let Some(privacy) = &mut task.privacy {
         (privacy.subset, privacy.adaptive_clip) = (1.0, None);
         if let Some(dp) = &mut privacy.dp {
-            (dp.evaluation_noise, dp.mechanism) = (None, DpMechanism::Independent);
+            (dp.evaluation_noise, dp.loss_noise) = (None, None);
+            dp.mechanism = DpMechanism::Independent;
         }
     }
     // The rows are counted as they are.

@@ -282,10 +282,15 @@ impl PrivacyPlan {
         self.asked.dp.as_ref().filter(|dp| dp.noise_multiplier > 0.0)?.evaluation_noise
     }
 
-    /// The noise multiplier of the sum of updates where all that a round says has `whole` together: more than that where a count or an accuracy
-    /// beside it has its part, and not a number where those need more than all of it.
+    /// The same of the sum of losses over hold-outs, each as a share of 16.
+    pub fn loss_noise(&self) -> Option<f64> {
+        self.asked.dp.as_ref().filter(|dp| dp.noise_multiplier > 0.0)?.loss_noise
+    }
+
+    /// The noise multiplier of the sum of updates where all that a round says has `whole` together: more than that where a count or figures
+    /// beside it have their part, and not a number where those need more than all of it.
     pub fn update_multiplier(&self, whole: f64) -> f64 {
-        let beside = self.count_noise().into_iter().chain(self.evaluation_noise());
+        let beside = self.count_noise().into_iter().chain(self.evaluation_noise()).chain(self.loss_noise());
         let parts: f64 = beside.map(|deviation| budget_part(whole, deviation)).sum();
         whole / (1.0 - parts).sqrt()
     }

@@ -143,6 +143,14 @@ fn noise_in_shares_needs_a_sum_with_devices_that_keep_theirs_to_themselves() {
     };
     assert!(evaluated("none").expect_err("no noise").starts_with("federation.evaluate_every = 2"));
     assert!(evaluated("0.5").expect_err("all of the budget").starts_with("privacy.dp.evaluation_noise = 0.5"));
+    let mut both = evaluated("1.0").expect("a task");
+    both.privacy.as_mut().and_then(|privacy| privacy.dp.as_mut()).expect("noise").loss_noise = Some(1.0);
+    let privacy = crate::TaskPlan::new(&both, 1).expect("a plan").privacy.expect("a private plan");
+    // 1 / √(1 − 2/4).
+    assert!((privacy.update_multiplier(1.0) - std::f64::consts::SQRT_2).abs() < 1e-12);
+    both.kind = TaskKind::Regression;
+    let error = both.checked().expect_err("no accuracy").to_string();
+    assert!(error.starts_with("privacy.dp.evaluation_noise = 1"), "{error}");
     let plan = crate::TaskPlan::new(&evaluated("1.0").expect("a task"), 1).expect("a plan");
     let privacy = plan.privacy.expect("a private plan");
     // 1 / √(1 − 1/4).

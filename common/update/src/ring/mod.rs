@@ -76,6 +76,9 @@ pub struct Tallies {
     pub metrics_max: Vec<u32>,
 }
 
+/// Shares beside the clip bit that a device can say under noise.
+pub const SHARES: usize = 2;
+
 /// How much noise devices add together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shares {
@@ -85,8 +88,8 @@ pub struct Shares {
     pub honest: u32,
     /// The deviation of the noise on the count of updates within the clipping norm, in devices, on that sum; none where they are not counted.
     pub count_noise: Option<f64>,
-    /// The same for the sum of another share from 0 to 1 that devices say.
-    pub share_noise: Option<f64>,
+    /// The same for the sums of other shares from 0 to 1 that devices say.
+    pub share_noise: [Option<f64>; SHARES],
 }
 
 /// What a device says beside its delta.
@@ -96,8 +99,8 @@ pub struct RingReport<'a> {
     pub examples: u32,
     /// A value for each metric, from 0 to its maximum; left out where nothing is tallied.
     pub metrics: &'a [u32],
-    /// A share from 0 to 1, where one is summed under noise; one half is nothing said.
-    pub share: f64,
+    /// Shares from 0 to 1, as far as they are summed under noise; one half is nothing said.
+    pub shares: [f64; SHARES],
 }
 
 /// The sum, in the terms of the run.
@@ -111,8 +114,8 @@ pub struct RingMean {
     pub within_clip: Option<f64>,
     /// The sums of the metrics.
     pub metrics: Vec<i128>,
-    /// The mean of the devices' shares, where those are summed under noise.
-    pub share: Option<f64>,
+    /// The means of the devices' shares, where those are summed under noise.
+    pub shares: [Option<f64>; SHARES],
 }
 
 /// The numeric contract of a run's secure sums.
@@ -124,7 +127,7 @@ pub struct RingNumerics {
     quantiser: Quantiser,
     // Weight, clip bit, metrics.
     tallies: Vec<Tally>,
-    // Where there is noise: the clip bit, then the share, as far as they are asked for.
+    // Where there is noise: the clip bit, then the shares, as far as they are asked for.
     estimates: Vec<Estimate>,
     noise: Option<ShareNoise>,
     sum_max: u64,
@@ -177,7 +180,7 @@ impl RingNumerics {
         let mut numerics = Self { settings, parameters, sent, quantiser, tallies, estimates, noise, sum_max, ring };
         if let Some(Shares { noise_multiplier, honest, count_noise, share_noise }) = numerics.settings.noise {
             let norm_squared = numerics.norm_squared_max();
-            let deviations: Vec<f64> = count_noise.into_iter().chain(share_noise).collect();
+            let deviations: Vec<f64> = count_noise.into_iter().chain(share_noise.into_iter().flatten()).collect();
             numerics.estimates = Estimate::all(norm_squared, level_max, noise_multiplier, &deviations)?;
             let norm_max = libm::sqrt(numerics.norm_squared_max() as f64);
             let noise = ShareNoise::new(noise_multiplier, norm_max, honest, numerics.coordinates())
@@ -199,7 +202,7 @@ impl RingNumerics {
         self.ring
     }
 
-    /// Coordinates of a vector: the parameters that are sent, then the digits of the tallies, or under noise the clip bit and the share.
+    /// Coordinates of a vector: the parameters that are sent, then the digits of the tallies, or under noise the clip bit and the shares.
     pub fn coordinates(&self) -> usize {
         let digits: usize = self.tallies.iter().map(Tally::digits).sum();
         self.sent + digits + self.estimates.iter().map(Estimate::coordinates).sum::<usize>()
@@ -271,9 +274,12 @@ impl RingNumerics {
         for (tally, value) in self.tallies.iter().zip(tallied) {
             tally.write(value, &mut coordinates)?;
         }
-        let counts = self.settings.noise.is_some_and(|noise| noise.count_noise.is_some());
-        let shares = [f64::from(u8::from(within)), report.share].into_iter().skip(usize::from(!counts));
-        for (estimate, share) in self.estimates.iter().zip(shares) {
+        // As many as are asked for, or none.
+        let asked = self.settings.noise.map(|noise| (noise.count_noise, noise.share_noise));
+        let (count, shares) = asked.unwrap_or((None, [None; SHARES]));
+        let count = count.map(|_| f64::from(u8::from(within)));
+        let shares = shares.iter().zip(report.shares).filter_map(|(asked, share)| asked.map(|_| share));
+        for (estimate, share) in self.estimates.iter().zip(count.into_iter().chain(shares)) {
             estimate.write(share, rounding_key, &mut coordinates);
         }
         if let Some(noise) = &self.noise {
@@ -308,7 +314,8 @@ impl RingNumerics {
         });
         let counts = self.settings.noise.is_some_and(|noise| noise.count_noise.is_some());
         let within_clip = if counts { estimated.next() } else { counted };
-        let share = estimated.next();
+        let asked = self.settings.noise.map_or([None; SHARES], |noise| noise.share_noise);
+        let shares = asked.map(|asked| asked.and_then(|_| estimated.next()));
         if weight_sum <= 0 {
             return Err(RingError::NoExamples);
         }
@@ -317,7 +324,7 @@ impl RingNumerics {
         #[allow(clippy::cast_possible_truncation, reason = "rounding to the master's precision is meant")]
         let mut values: Vec<f32> = levels.iter().map(|level| (*level as f64 * factor) as f32).collect();
         rotate_back(&mut values, seed(shared));
-        Ok(RingMean { mean: self.scatter(values, shared), weight_sum, within_clip, metrics, share })
+        Ok(RingMean { mean: self.scatter(values, shared), weight_sum, within_clip, metrics, shares })
     }
 
     /// Parameters that a round's updates hold, where they do not hold all of them; `shared` is the commitment of its sum.

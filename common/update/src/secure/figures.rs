@@ -3,6 +3,8 @@
 use starling_spec::TaskPlan;
 use starling_spec::task::TaskKind;
 
+use crate::ring::SHARES;
+
 /// Examples that a device counts for at most; of more, shares are kept.
 const EXAMPLES_MAX: u32 = 65_535;
 
@@ -32,6 +34,11 @@ impl LocalFigures {
     pub(super) fn accuracy(&self) -> Option<f64> {
         (self.examples > 0).then(|| (self.correct as f64 / self.examples as f64).min(1.0))
     }
+
+    /// The mean loss of an example as a share of the largest that is told apart, where anything is held out.
+    pub(super) fn loss_share(&self) -> Option<f64> {
+        (self.examples > 0).then(|| loss(self.loss_sum / self.examples as f64) / f64::from(LOSS_MAX))
+    }
 }
 
 /// How a version does on the hold-outs of the devices of a sum.
@@ -39,10 +46,18 @@ impl LocalFigures {
 pub struct SummedFigures {
     /// The share of examples that is classified rightly; none for a regression.
     pub accuracy: Option<f64>,
-    /// The mean loss of an example, each device's cut at 16; none under noise.
+    /// The mean loss of an example, each device's cut at 16; under noise the mean over devices of theirs.
     pub loss: Option<f64>,
     /// The mean accuracy of the tenth of the devices that does worst, to 2.5 points; none over fewer than 30 devices.
     pub worst_tenth: Option<f64>,
+}
+
+impl SummedFigures {
+    /// Those of the means of what devices say under noise, if they say any.
+    pub(super) fn under_noise([accuracy, loss]: [Option<f64>; SHARES]) -> Option<Self> {
+        let loss = loss.map(|share| share * f64::from(LOSS_MAX));
+        (accuracy.is_some() || loss.is_some()).then_some(Self { accuracy, loss, worst_tenth: None })
+    }
 }
 
 /// The numbers that are summed.
@@ -75,9 +90,7 @@ impl FigureTallies {
             return;
         };
         let examples = figures.examples.min(EXAMPLES_MAX.into()) as f64;
-        let loss = figures.loss_sum / figures.examples as f64;
-        // What is no number counts as the worst.
-        let loss = if loss.is_nan() { f64::from(LOSS_MAX) } else { loss.clamp(0.0, LOSS_MAX.into()) };
+        let loss = loss(figures.loss_sum / figures.examples as f64);
         out[from] = examples as u32;
         out[from + 1] = (examples * accuracy).round() as u32;
         out[from + 2] = (examples * loss * f64::from(LOSS_LEVELS)).round() as u32;
@@ -99,6 +112,11 @@ impl FigureTallies {
             worst_tenth: worst_tenth(cells),
         })
     }
+}
+
+/// A loss, cut to what is told apart. What is no number counts as the worst.
+fn loss(loss: f64) -> f64 {
+    if loss.is_nan() { LOSS_MAX.into() } else { loss.clamp(0.0, LOSS_MAX.into()) }
 }
 
 fn worst_tenth(cells: &[i128]) -> Option<f64> {

@@ -16,7 +16,7 @@ pub fn group_order(seed: u64, address: &Address, device: &DeviceId) -> u64 {
     Random::new(seed, Purpose::Group, &path).next_u64()
 }
 
-/// What sums over so many devices each say together: `rule` of their means, and everything else as if it were one sum.
+/// What sums over so many devices each say together: `rule` of their means, and everything else as if it were one sum. Groups have no noise.
 ///
 /// # Panics
 /// If there is no group.
@@ -28,10 +28,10 @@ pub(super) fn together(rule: GroupRule, groups: Vec<(RingMean, usize)>) -> (Ring
         let weighed = groups.iter().map(|(group, count)| Some(of(group)? * *count as f64));
         Some(weighed.sum::<Option<f64>>()? / f64::max(devices as f64, 1.0))
     };
-    let (within_clip, says) = (share(|group| group.within_clip), share(|group| group.share));
+    let within_clip = share(|group| group.within_clip);
     let mut groups = groups.into_iter().map(|(group, _)| group);
     let first = groups.next().expect("an attempt has a group");
-    let whole = groups.fold(RingMean { mean, within_clip, share: says, ..first }, |mut whole, group| {
+    let whole = groups.fold(RingMean { mean, within_clip, ..first }, |mut whole, group| {
         whole.weight_sum += group.weight_sum;
         whole.metrics.iter_mut().zip(&group.metrics).for_each(|(sum, more)| *sum += more);
         whole
@@ -57,6 +57,7 @@ fn across(rule: GroupRule, means: &[&[f32]]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::SHARES;
 
     #[test]
     fn the_rules_are_those_of_their_names() {
@@ -98,11 +99,11 @@ mod tests {
             weight_sum,
             within_clip: Some(within_clip),
             metrics: metrics.to_vec(),
-            share: None,
+            shares: [None; SHARES],
         };
         let groups = vec![(group(10, 0.5, [1, 2]), 4), (group(20, 1.0, [3, 4]), 2), (group(5, 0.0, [5, 6]), 2)];
         let (whole, devices) = together(GroupRule::Median, groups);
         assert_eq!((devices, whole.weight_sum, whole.metrics), (8, 35, vec![9, 12]));
-        assert_eq!((whole.within_clip, whole.share), (Some(0.5), None));
+        assert_eq!(whole.within_clip, Some(0.5));
     }
 }

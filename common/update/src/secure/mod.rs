@@ -107,7 +107,7 @@ impl SecureSums {
                 noise_multiplier: dp.noise_multiplier,
                 honest: privacy.honest_min(),
                 count_noise: privacy.count_noise(),
-                share_noise: privacy.evaluation_noise(),
+                share_noise: [privacy.evaluation_noise(), privacy.loss_noise()],
             }),
         };
         let numerics = RingNumerics::new(&settings, parameters)?;
@@ -209,8 +209,8 @@ impl SecureSums {
         if let Some(tallies) = self.figures {
             tallies.write(figures, &mut metrics);
         }
-        let share = figures.and_then(LocalFigures::accuracy).unwrap_or(0.5);
-        let report = RingReport { examples: report.weight, metrics: &metrics, share };
+        let shares = [LocalFigures::accuracy, LocalFigures::loss_share].map(|of| figures.and_then(of).unwrap_or(0.5));
+        let report = RingReport { examples: report.weight, metrics: &metrics, shares };
         self.numerics.encode(delta, report, session, rounding_key, words)
     }
 
@@ -235,7 +235,7 @@ impl SecureSums {
             .map(|(sum, session, devices)| self.numerics.decode(sum, session, *devices).map(|mean| (mean, *devices)));
         let rule = self.privacy.asked.group_rule.unwrap_or_default();
         let (whole, devices) = groups::together(rule, decoded.collect::<Result<_, _>>()?);
-        let RingMean { mean, weight_sum, within_clip, metrics, share } = whole;
+        let RingMean { mean, weight_sum, within_clip, metrics, shares } = whole;
         let levels = metrics.first().map_or(f64::NAN, |levels| *levels as f64);
         Ok(Summed {
             mean,
@@ -245,10 +245,8 @@ impl SecureSums {
             } else {
                 f64::NAN
             },
-            figures: match share {
-                Some(accuracy) => Some(SummedFigures { accuracy: Some(accuracy), loss: None, worst_tenth: None }),
-                None => self.figures.and_then(|tallies| tallies.read(metrics.get(1..)?)),
-            },
+            figures: SummedFigures::under_noise(shares)
+                .or_else(|| self.figures.and_then(|tallies| tallies.read(metrics.get(1..)?))),
             within_clip,
         })
     }
