@@ -33,6 +33,12 @@ struct Prepared {
     rows: Rows,
 }
 
+/// Whether the job has a network to ask about.
+fn has_network(job: &Job) -> Result<(), LearnError> {
+    let none = || LearnError::Plan(format!("a run for the moments of {} has no network", job.plan.name).into());
+    if job.plan.moments.is_some() { Err(none()) } else { Ok(()) }
+}
+
 impl Prepared {
     fn network(&mut self, plan: &TaskPlan) -> Result<(&mut Network, &Rows), LearnError> {
         let network = match &mut self.network {
@@ -185,6 +191,7 @@ impl Learner for BurnLearner {
     }
 
     fn evaluate(&self, job: &Job, base: Vec<f32>) -> Result<(u64, u64, f64), LearnError> {
+        has_network(job)?;
         self.with(job, |prepared| {
             if prepared.rows.holdout.is_empty() {
                 return Err(LearnError::NoData("no row is held out".to_owned()));
@@ -198,6 +205,7 @@ impl Learner for BurnLearner {
     }
 
     fn ranges(&self, job: &Job, base: Vec<f32>) -> Result<(u64, Vec<Option<ValueRange>>), LearnError> {
+        has_network(job)?;
         self.with(job, |prepared| {
             survey::ranges(&job.plan, &base, &prepared.rows.data, &prepared.rows.train)
                 .map_err(|error| LearnError::Failed(Box::new(error)))

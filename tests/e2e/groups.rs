@@ -1,7 +1,6 @@
 //! A cohort of real processes in several secure sums, and the rule across them.
 
 use starling_spec::{TaskFile, TaskPlan};
-use starling_testkit::Fleet;
 use starling_testkit::fleet::{number, rounds};
 use starling_update::{Local, SecureSums};
 use starling_wire::{Address, DeviceId, RunId, TaskId, UpdateReport};
@@ -15,8 +14,6 @@ const GROUPS: usize = 3;
 #[test]
 fn the_model_is_the_median_of_what_the_groups_sums_say_bit_for_bit() {
     let seed = 37;
-    let data = "[[task]]\nname = \"bench\"\n[task.data]\nformat = \"csv\"\ntrain = \"none\"\n";
-    let mut fleet = Fleet::new(env!("CARGO_BIN_EXE_starling"), seed, data);
     let more = format!(
         r#"
         server_lr = 0.5
@@ -31,13 +28,7 @@ fn the_model_is_the_median_of_what_the_groups_sums_say_bit_for_bit() {
     );
     let text = world::task(DEVICES, 1, 1, &more).replace("\"digits\"", "\"bench\"");
     let task = TaskFile::parse(&text, &[]).expect("a task");
-    fleet.start_aggregator();
-    (0..DEVICES).for_each(|index| fleet.start_device_as(index, "bench-client"));
-    let run = fleet.start_run(&text, seed);
-    let status = fleet.wait_status(run, "the end of the run", |status| {
-        assert_ne!(status["state"], "failed", "{status:#}");
-        (status["state"] == "finished").then(|| status.clone())
-    });
+    let (fleet, run, status) = world::bench_run(seed, DEVICES, &text);
     let round = &rounds(&status)[0];
     assert_eq!((number(round, "contributors"), number(round, "weight")), (9, 9), "{round:#}");
 

@@ -24,25 +24,6 @@ fn succeed(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// Devices each of which holds two of the ten digits, so that none has the others' means.
-fn fleet() -> Fleet {
-    let data = format!(
-        r#"
-        [[task]]
-        name = "digits"
-        [task.data]
-        format = "csv"
-        train = "embedded:optdigits"
-        [task.partition]
-        how = "shards:2"
-        devices = {DEVICES}
-        index = {{index}}
-        seed = {SEED}
-        "#
-    );
-    Fleet::new(env!("CARGO_BIN_EXE_starling"), SEED, &data)
-}
-
 /// The digits in numbers from 0 to 16, split like the devices' where they are simulated.
 fn task(more: &str) -> String {
     let task = world::task(DEVICES, 3, 1, &format!("partition = \"shards:2\"\nquorum = 1.0\n{more}"));
@@ -88,7 +69,8 @@ fn simulated(fleet: &Fleet, text: &str) -> String {
 
 #[test]
 fn devices_scale_by_what_they_have_found_together_under_masks() {
-    let mut fleet = fleet();
+    // Each holds two of the ten digits, so that none has the others' means.
+    let mut fleet = world::fleet_with(SEED, DEVICES, "shards:2");
     fleet.start_aggregator();
     (0..DEVICES).for_each(|index| fleet.start_device(index));
     let secure = "

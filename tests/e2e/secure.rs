@@ -62,8 +62,6 @@ pub(crate) fn exported(fleet: &Fleet, run: u64, manifest: &ParamManifest) -> Vec
 fn inv5_devices_add_the_noise_that_they_and_the_run_are_charged_for_until_the_budget_is_gone() {
     const DEVICES: u32 = 5;
     let seed = 35;
-    let data = "[[task]]\nname = \"bench\"\n[task.data]\nformat = \"csv\"\ntrain = \"none\"\n";
-    let mut fleet = Fleet::new(env!("CARGO_BIN_EXE_starling"), seed, data);
     // z = 4 and δ = 1e-3: ρ is 1/32 a round. The least ε over Rényi orders is 1.03 for two rounds and 1.31 for three.
     let more = r#"
         quorum = 1.0
@@ -78,11 +76,8 @@ fn inv5_devices_add_the_noise_that_they_and_the_run_are_charged_for_until_the_bu
     "#;
     let text = world::task(DEVICES, 9, 1, more).replace("\"digits\"", "\"bench\"");
     let task = TaskFile::parse(&text, &[]).expect("a task");
-    fleet.start_aggregator();
-    (0..DEVICES).for_each(|index| fleet.start_device_as(index, "bench-client"));
-    let run = fleet.start_run(&text, seed);
-    let over = |status: &Value| (status["state"] == "exhausted").then(|| status.clone());
-    let status = fleet.wait_status(run, "a budget that is gone", over);
+    let (fleet, run, status) = world::bench_run(seed, DEVICES, &text);
+    assert_eq!(status["state"], "exhausted", "{status:#}");
     assert_eq!((rounds(&status).len(), number(&status["privacy"], "rounds_charged")), (2, 2), "{status:#}");
     assert!(rounds(&status)[0]["train_loss"].is_null(), "devices say nothing of it: {status:#}");
     for index in 0..DEVICES {
@@ -105,17 +100,9 @@ fn inv5_devices_add_the_noise_that_they_and_the_run_are_charged_for_until_the_bu
 fn the_model_of_ten_processes_holds_their_sum_bit_for_bit() {
     const DEVICES: u32 = 10;
     let seed = 31;
-    let data = "[[task]]\nname = \"bench\"\n[task.data]\nformat = \"csv\"\ntrain = \"none\"\n";
-    let mut fleet = Fleet::new(env!("CARGO_BIN_EXE_starling"), seed, data);
     let text = world::task(DEVICES, 1, 1, &format!("server_lr = 0.5\n{SECURE}")).replace("\"digits\"", "\"bench\"");
     let task = TaskFile::parse(&text, &[]).expect("a task");
-    fleet.start_aggregator();
-    (0..DEVICES).for_each(|index| fleet.start_device_as(index, "bench-client"));
-    let run = fleet.start_run(&text, seed);
-    let status = fleet.wait_status(run, "the end of the run", |status| {
-        assert_ne!(status["state"], "failed", "{status:#}");
-        (status["state"] == "finished").then(|| status.clone())
-    });
+    let (fleet, run, status) = world::bench_run(seed, DEVICES, &text);
     let round = &rounds(&status)[0];
     assert_eq!((number(round, "contributors"), number(round, "weight")), (10, 10), "{round:#}");
 

@@ -32,6 +32,11 @@ pub(crate) fn task(devices: u32, rounds: u32, epochs: u32, more: &str) -> String
 
 /// A fleet whose devices hold equal parts of the digits.
 pub(crate) fn fleet(seed: u64, devices: u32) -> Fleet {
+    fleet_with(seed, devices, "iid")
+}
+
+/// A fleet whose devices hold the digits split as `how` says.
+pub(crate) fn fleet_with(seed: u64, devices: u32, how: &str) -> Fleet {
     let data = format!(
         r#"
         [[task]]
@@ -40,13 +45,27 @@ pub(crate) fn fleet(seed: u64, devices: u32) -> Fleet {
         format = "csv"
         train = "embedded:optdigits"
         [task.partition]
-        how = "iid"
+        how = "{how}"
         devices = {devices}
         index = {{index}}
         seed = {seed}
         "#
     );
     Fleet::new(env!("CARGO_BIN_EXE_starling"), seed, &data)
+}
+
+/// A run of `task` on `devices` of the hidden bench clients, over: what its status says.
+pub(crate) fn bench_run(seed: u64, devices: u32, task: &str) -> (Fleet, u64, Value) {
+    let data = "[[task]]\nname = \"bench\"\n[task.data]\nformat = \"csv\"\ntrain = \"none\"\n";
+    let mut fleet = Fleet::new(env!("CARGO_BIN_EXE_starling"), seed, data);
+    fleet.start_aggregator();
+    (0..devices).for_each(|index| fleet.start_device_as(index, "bench-client"));
+    let run = fleet.start_run(task, seed);
+    let status = fleet.wait_status(run, "the end of the run", |status| {
+        assert_ne!(status["state"], "failed", "{status:#}");
+        ["finished", "exhausted"].iter().any(|over| status["state"] == *over).then(|| status.clone())
+    });
+    (fleet, run, status)
 }
 
 /// Asserts that the committed rounds are 1, 2, 3, …, each with a newer version, and that nobody counts twice in one.

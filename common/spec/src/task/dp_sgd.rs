@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::train::TrainSettings;
-use super::{DataFormat, DataSection, Scale, TaskFile, TaskKind};
+use super::{DataFormat, DataSection, Goal, Scale, TaskFile, TaskKind};
 use crate::error::SpecError;
 use crate::manifest::ParamRole;
 use crate::plan::TaskPlan;
@@ -43,6 +43,9 @@ impl DpSgd {
     pub(super) fn check(&self, task: &TaskFile) -> Result<(), SpecError> {
         self.check_data(&task.data, task.data.scale)?;
         let federation = &task.federation;
+        if federation.goal == Goal::Moments {
+            return Err(moments());
+        }
         if !federation.goal.is_train() || federation.evaluate_every > 0 {
             let key = if federation.goal.is_train() { "federation.evaluate_every" } else { "federation.goal" };
             return Err(figures(key, federation.evaluate_every));
@@ -80,6 +83,9 @@ impl DpSgd {
         if let Some(most) = self.epsilon_max.filter(|most| !(*most > 0.0 && most.is_finite())) {
             return wrong("epsilon_max", most, "expected a finite number above 0");
         }
+        if plan.moments.is_some() {
+            return Err(moments());
+        }
         if plan.kind == TaskKind::NextToken {
             return Err(SpecError::value(
                 "kind",
@@ -102,6 +108,14 @@ impl DpSgd {
         }
         Ok(())
     }
+}
+
+fn moments() -> SpecError {
+    SpecError::value(
+        "federation.goal",
+        "\"moments\"",
+        "train.dp_sgd protects single examples, and moments carry no noise for one of them: leave it out of this run, or scale by known values",
+    )
 }
 
 fn figures(key: &str, every: u32) -> SpecError {

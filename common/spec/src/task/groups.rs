@@ -79,3 +79,49 @@ pub(super) fn check(section: &PrivacySection, task: &TaskFile) -> Result<(), Spe
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::TASK;
+    use super::*;
+
+    #[test]
+    fn groups_are_secure_sums_of_enough_devices_each_with_a_middle_among_them() {
+        let set = |overrides: &[(&str, &str)]| {
+            let secure = [("privacy.secure_aggregation", "true"), ("privacy.clip", "1.0"), ("update.codec", "q8")];
+            let more = [("update.weight_max", "100"), ("federation.devices", "40"), ("privacy.cohort_min", "5")];
+            let all = secure.iter().chain(&more).chain(overrides).map(|(key, value)| ((*key).into(), (*value).into()));
+            let task = TaskFile::parse(TASK, &all.collect::<Vec<_>>())?;
+            crate::TaskPlan::new(&task, 1)
+        };
+        let plan = set(&[("privacy.groups", "7")]).expect("a plan");
+        let privacy = plan.privacy.as_ref().expect("a private plan");
+        assert_eq!((privacy.cohort_max, privacy.sum_max()), (40, 6), "the largest of seven groups");
+        assert_eq!(privacy.asked.group_rule.unwrap_or_default(), GroupRule::Median);
+        assert_eq!(crate::TaskPlan::from_json(&plan.to_json()).expect("it travels"), plan);
+        let one = set(&[]).expect("a plan");
+        assert_eq!(set(&[("privacy.groups", "1")]).expect("a plan").id(), one.id(), "one group is no group");
+        assert_eq!(one.privacy.expect("a private plan").sum_max(), 40);
+
+        let refused = |overrides: &[(&str, &str)], key: &str| {
+            let error = set(overrides).expect_err("refused").to_string();
+            assert!(error.starts_with(key), "{overrides:?}: {error}");
+        };
+        refused(&[("privacy.groups", "0")], "privacy.groups = 0");
+        refused(&[("privacy.groups", "2")], "privacy.groups = 2");
+        refused(&[("privacy.groups", "9")], "privacy.groups = 9: a cohort of 40 devices");
+        refused(
+            &[("privacy.groups", "4"), ("federation.fraction", "0.4")],
+            "privacy.groups = 4: a cohort of 16 devices",
+        );
+        refused(&[("privacy.groups", "5"), ("privacy.subset", "0.5")], "privacy.groups = 5");
+        refused(&[("privacy.group_rule", "median")], "privacy.group_rule = ");
+        let dp = "{ mode = \"distributed\", clip = 1.0, noise_multiplier = 1.0, delta = 1e-5 }";
+        refused(&[("privacy.groups", "5"), ("privacy.dp", dp), ("privacy.weights", "uniform")], "privacy.groups = 5");
+        let plain = [("privacy.secure_aggregation", "false"), ("privacy.groups", "5")];
+        refused(&plain, "privacy.groups = 5: groups are secure sums");
+        let rules: Vec<[usize; 2]> =
+            (3..10).map(|groups| [GroupRule::Median, GroupRule::TrimmedMean].map(|rule| rule.cut(groups))).collect();
+        assert_eq!(rules, [[1, 1], [1, 1], [2, 1], [2, 1], [3, 1], [3, 2], [4, 2]]);
+    }
+}

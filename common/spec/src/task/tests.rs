@@ -1,6 +1,6 @@
 use super::*;
 
-const TASK: &str = r#"
+pub(super) const TASK: &str = r#"
     name = "t"
     kind = "classification"
     [data]
@@ -245,121 +245,6 @@ fn a_clipping_norm_adapts_where_its_count_can_have_noise_and_only_up_to_its_cap(
     let tree = "{ tree = { participations_max = 1, separation_min = 1 } }";
     refused(&[("privacy.dp.mechanism", tree)], "privacy.adaptive_clip = ");
     refused(&[("update.value_max", "2.0")], "update.value_max = 2");
-}
-
-#[test]
-fn groups_are_secure_sums_of_enough_devices_each_with_a_middle_among_them() {
-    let set = |overrides: &[(&str, &str)]| {
-        let secure = [("privacy.secure_aggregation", "true"), ("privacy.clip", "1.0"), ("update.codec", "q8")];
-        let more = [("update.weight_max", "100"), ("federation.devices", "40"), ("privacy.cohort_min", "5")];
-        let all = secure.iter().chain(&more).chain(overrides).map(|(key, value)| ((*key).into(), (*value).into()));
-        let task = TaskFile::parse(TASK, &all.collect::<Vec<_>>())?;
-        crate::TaskPlan::new(&task, 1)
-    };
-    let plan = set(&[("privacy.groups", "7")]).expect("a plan");
-    let privacy = plan.privacy.as_ref().expect("a private plan");
-    assert_eq!((privacy.cohort_max, privacy.sum_max()), (40, 6), "the largest of seven groups");
-    assert_eq!(privacy.asked.group_rule.unwrap_or_default(), GroupRule::Median);
-    assert_eq!(crate::TaskPlan::from_json(&plan.to_json()).expect("it travels"), plan);
-    let one = set(&[]).expect("a plan");
-    assert_eq!(set(&[("privacy.groups", "1")]).expect("a plan").id(), one.id(), "one group is no group");
-    assert_eq!(one.privacy.expect("a private plan").sum_max(), 40);
-
-    let refused = |overrides: &[(&str, &str)], key: &str| {
-        let error = set(overrides).expect_err("refused").to_string();
-        assert!(error.starts_with(key), "{overrides:?}: {error}");
-    };
-    refused(&[("privacy.groups", "0")], "privacy.groups = 0");
-    refused(&[("privacy.groups", "2")], "privacy.groups = 2");
-    refused(&[("privacy.groups", "9")], "privacy.groups = 9: a cohort of 40 devices");
-    refused(&[("privacy.groups", "4"), ("federation.fraction", "0.4")], "privacy.groups = 4: a cohort of 16 devices");
-    refused(&[("privacy.groups", "5"), ("privacy.subset", "0.5")], "privacy.groups = 5");
-    refused(&[("privacy.group_rule", "median")], "privacy.group_rule = ");
-    let dp = "{ mode = \"distributed\", clip = 1.0, noise_multiplier = 1.0, delta = 1e-5 }";
-    refused(&[("privacy.groups", "5"), ("privacy.dp", dp), ("privacy.weights", "uniform")], "privacy.groups = 5");
-    let plain = [("privacy.secure_aggregation", "false"), ("privacy.groups", "5")];
-    refused(&plain, "privacy.groups = 5: groups are secure sums");
-    let rules: Vec<[usize; 2]> =
-        (3..10).map(|groups| [GroupRule::Median, GroupRule::TrimmedMean].map(|rule| rule.cut(groups))).collect();
-    assert_eq!(rules, [[1, 1], [1, 1], [2, 1], [2, 1], [3, 1], [3, 2], [4, 2]]);
-}
-
-#[test]
-fn the_file_of_a_training_asks_for_moments_by_its_goal_alone() {
-    let set = |overrides: &[(&str, &str)]| {
-        let range = ("data.range", "{ low = 0, high = 16 }");
-        let all = std::iter::once(range).chain(overrides.iter().copied());
-        let task = TaskFile::parse(TASK, &all.map(|(key, value)| (key.into(), value.into())).collect::<Vec<_>>())?;
-        crate::TaskPlan::new(&task, 1).map(|plan| (task, plan))
-    };
-    let goal = ("federation.goal", "moments");
-    let dp = "{ mode = \"distributed\", clip = 0.5, noise_multiplier = 1.0, delta = 1e-5, evaluation_noise = 3.0 }";
-    let training = [
-        ("data.scale", "standardise"),
-        ("update.codec", "q4"),
-        ("privacy.dp", dp),
-        ("privacy.weights", "uniform"),
-        ("privacy.secure_aggregation", "true"),
-        ("privacy.subset", "0.5"),
-        ("privacy.cohort_min", "25"),
-        ("federation.devices", "30"),
-        ("federation.holdout", "0.1"),
-        ("federation.evaluate_every", "2"),
-        ("federation.server_lr", "2.0"),
-    ];
-    let (trained, plan) = set(&training).expect("a task");
-    assert!(trained.federation.rounds > 1 && plan.moments().is_none() && !plan.layers.is_empty());
-    let (task, plan) = set(&[&training[..], &[goal]].concat()).expect("a task");
-    assert_eq!((task.federation.rounds, task.federation.server_rate(1)), (1, 1.0));
-    assert_eq!((plan.scale, plan.update.codec.to_string()), (Scale::None, "q16".to_owned()));
-    let privacy = plan.privacy.as_ref().expect("a private plan");
-    assert_eq!((privacy.rounds, privacy.evaluate_every, privacy.asked.subset), (1, 0, 1.0));
-    assert_eq!(privacy.asked.dp.as_ref().expect("noise").noise_multiplier, 1.0, "what protects stays");
-    let manifest = plan.manifest().expect("a manifest");
-    let features: usize = plan.shape.iter().product();
-    assert_eq!(manifest.tensors.iter().map(|tensor| tensor.len()).collect::<Vec<_>>(), [features, features]);
-    let unit = plan.moments().expect("moments").unit();
-    assert!((unit - 0.5 / (2.0 * features as f64).sqrt()).abs() < 1e-12, "{unit}");
-    assert_eq!(crate::TaskPlan::from_json(&plan.to_json()).expect("it travels"), plan);
-
-    let tree = "{ mode = \"central\", clip = 0.5, noise_multiplier = 1.0, delta = 1e-5, mechanism = { tree = { participations_max = 2, \
-                separation_min = 1 } } }";
-    for overrides in [("federation.participation", "poisson"), ("privacy.dp", tree)] {
-        let central = [(
-            "privacy.dp",
-            &*tree.replace(", mechanism = { tree = { participations_max = 2, separation_min = 1 } }", ""),
-        )];
-        let more = [goal, ("privacy.weights", "uniform"), ("federation.devices", "30"), overrides];
-        let (task, plan) = set(&[&central[..], &more].concat()).expect("a task");
-        let dp = plan.privacy.and_then(|privacy| privacy.asked.dp).expect("noise");
-        assert!(
-            task.federation.participation == Participation::Fixed && dp.mechanism.is_independent(),
-            "a mean of those who came"
-        );
-    }
-
-    let refused = |overrides: &[(&str, &str)], key: &str| {
-        let error = set(overrides).map(|_| ()).expect_err("refused").to_string();
-        assert!(error.starts_with(key), "{overrides:?}: {error}");
-    };
-    let error =
-        TaskFile::parse(TASK, &[("federation.goal".into(), "moments".into())]).expect_err("no range").to_string();
-    assert!(error.starts_with("data.range = nothing"), "{error}");
-    refused(&[goal, ("data.range.low", "[0, 1]")], "data.range.low = (2 values)");
-    refused(&[goal, ("data.range.low", "16")], "data.range = 16 to 16 (feature 0)");
-    refused(&[goal, ("data.range.high", "nan")], "data.range.high = NaN");
-    refused(&[goal, ("train.dp_sgd", "{ clip = 1.0, noise_multiplier = 1.1, delta = 1e-5 }")], "federation.goal = ");
-    let by = |deviation| format!("{{ mean = 3, deviation = {deviation} }}");
-    refused(&[("data.standardise", &by("2.5"))], "data.standardise = ");
-    refused(&[("data.scale", "standardise"), ("data.standardise", &by("0"))], "data.standardise.deviation = 0");
-    refused(
-        &[("data.scale", "standardise"), ("data.standardise", &by("[1.0, 2.0]"))],
-        "data.standardise.deviation = (2",
-    );
-    let (_, plan) = set(&[("data.scale", "standardise"), ("data.standardise", &by("2.5"))]).expect("a task");
-    let mut peers = plan;
-    peers.shape = vec![usize::MAX, 3];
-    assert!(crate::TaskPlan::from_json(&peers.to_json()).is_err(), "inv 8: nothing is allocated for it");
 }
 
 #[test]
