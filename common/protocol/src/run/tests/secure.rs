@@ -2,24 +2,30 @@
 
 use super::*;
 
-/// A run on `devices` devices with cohorts of at least three.
-fn summing(devices: u32, change: impl FnOnce(&mut FederationSection)) -> RunMachine {
+/// A run that takes so many devices, none of which is there yet.
+fn machine(cohort: SecureCohort, change: impl FnOnce(&mut FederationSection)) -> RunMachine {
     let mut federation = FederationSection { rounds: 1, deadline_ms: 40_000, ..FederationSection::default() };
-    federation.devices_min = devices;
     change(&mut federation);
-    let secure_cohort = Some(SecureCohort { asked_min: 3, summed_min: 3, max: devices as usize });
-    let (task, run) = (TaskId([1; 16]), RunId(1));
     let settings = RunSettings {
-        task,
-        run,
+        task: TaskId([1; 16]),
+        run: RunId(1),
         seed: 7,
         coins: Coins::Simulated(7),
         turns: None,
         federation,
         tensors: 2,
-        secure_cohort,
+        secure_cohort: Some(cohort),
     };
-    let mut run = RunMachine::new(settings, Progress::default());
+    RunMachine::new(settings, Progress::default())
+}
+
+/// A run under way on `devices` devices with cohorts of at least three.
+fn summing(devices: u32, change: impl FnOnce(&mut FederationSection)) -> RunMachine {
+    let cohort = SecureCohort { asked_min: 3, summed_min: 3, max: devices as usize };
+    let mut run = machine(cohort, |federation| {
+        federation.devices_min = devices;
+        change(federation);
+    });
     run.handle_all_available(0, (0..devices).map(device));
     assert_eq!(started(&actions(&mut run)).len(), devices as usize);
     run
@@ -103,6 +109,30 @@ fn below_the_smallest_cohort_the_attempt_is_given_up_and_everybody_is_told() {
     run.handle_timeout(10_000 + RETRY_MS);
     assert_eq!((run.address().attempt, started(&actions(&mut run)).len()), (2, 4));
     assert_eq!(run.admit_mail(device(0), &address, Stage::Share), Err(Refusal::StaleAttempt));
+}
+
+#[test]
+fn groups_want_all_their_devices_to_begin_with_and_three_groups_in_the_end() {
+    // Five groups of at least three.
+    let begun = || {
+        let cohort = SecureCohort { asked_min: 15, summed_min: 9, max: 20 };
+        let mut run = machine(cohort, |federation| federation.fraction = 0.1);
+        run.handle_all_available(0, (0..14).map(device));
+        assert_eq!(actions(&mut run), [], "one of the groups would be too small");
+        run.handle_available(0, device(14));
+        assert_eq!(started(&actions(&mut run)).len(), 15, "a tenth of them would be too few");
+        up_to(&mut run, 0..15, Stage::Mask);
+        run
+    };
+    for (left, goes_on) in [(9, true), (8, false)] {
+        let mut run = begun();
+        let address = run.address();
+        answer(&mut run, 2, 0..left, Stage::Mask);
+        run.handle_timeout(40_000);
+        let said = actions(&mut run);
+        assert_eq!(said.contains(&Action::Close { address, stage: Stage::Mask }), goes_on, "{left}: {said:?}");
+        assert_eq!(said.contains(&Action::Abandon { address }), !goes_on, "{left}: {said:?}");
+    }
 }
 
 #[test]
